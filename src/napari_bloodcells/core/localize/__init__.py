@@ -1,1 +1,5 @@
-""""""
+"""Finding the cells of a field that has no annotation."""
+
+from napari_bloodcells.core.localize.base import Field, Localizer, load_localizer
+
+__all__ = ["Field", "Localizer", "load_localizer"]
