@@ -1,0 +1,132 @@
+"""Reading and writing files that nobody checked: no hang on a pipe, no endless file, no half-written result.
+
+``read_regular`` is the one door through which annotation and image files come in; ``write_atomic`` is the one through
+which annotation files go out; ``natural_key`` is the one order of file names (``field 9`` before ``field 10``).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import tempfile
+import unicodedata
+from pathlib import Path
+
+from napari_bloodcells.core.errors import BloodcellsError, OutputError
+
+_DIGITS = re.compile(r"(\d+)")
+
+
+def display_name(path: Path | str) -> str:
+    r"""The last part of ``path`` fit for a one-line message: control characters and broken Unicode are escaped.
+
+    >>> display_name("folder/two\nlines.jpg")
+    'two\\nlines.jpg'
+    """
+    name = os.path.basename(os.fspath(path)) or os.fspath(path)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
+
+
+def natural_key(path: Path | str) -> tuple[tuple[tuple[int, int, str], ...], ...]:
+    """Sort key of a path in the order a person expects, the same for both Unicode normal forms.
+
+    >>> sorted(["b10.jpg", "b9.jpg", "B1.jpg"], key=natural_key)
+    ['B1.jpg', 'b9.jpg', 'b10.jpg']
+    """
+
+    def part_key(part: str) -> tuple[tuple[int, int, str], ...]:
+        text = unicodedata.normalize("NFC", part)
+        pieces = [(0, int(p), "") if p.isdecimal() and len(p) < 4000 else (1, 0, p.casefold()) for p in _DIGITS.split(text)]
+        return (*pieces, (2, 0, part))  # the name itself last: two names never have the same key
+
+    return tuple(part_key(part) for part in Path(path).parts)
+
+
+def check_regular(path: Path | str, error: type[BloodcellsError]) -> int:
+    """Size in bytes of the regular file ``path``; raises ``error`` for a folder, pipe, device or dangling link."""
+    name = display_name(path)
+    try:
+        status = os.stat(path)
+    except OSError as problem:
+        if os.path.islink(path):
+            loop = problem.errno == errno.ELOOP
+            raise error(f"{name}: is a link {'in a loop' if loop else 'to a file that is not there'}.") from None
+        raise error(f"{name}: cannot be opened: {_reason(problem)}.") from None
+    except ValueError:  # a null byte in the name
+        raise error(f"{name}: is no possible file name.") from None
+    if stat.S_ISDIR(status.st_mode):
+        readable = os.access(path, os.R_OK | os.X_OK)
+        raise error(f"{name}: is a folder{'' if readable else ' that may not be read'}, not a file.")
+    if not stat.S_ISREG(status.st_mode):
+        raise error(f"{name}: is a pipe or device, not a file.")
+    return status.st_size
+
+
+def read_regular(path: Path | str, limit: int, error: type[BloodcellsError]) -> bytes:
+    """The bytes of ``path``; raises ``error`` when it is no regular file, is empty, unreadable or over ``limit`` bytes."""
+    name = display_name(path)
+    size = check_regular(path, error)
+    if size > limit:
+        raise error(f"{name}: has {size / 1e6:.0f} MB, more than the limit of {limit / 1e6:.0f} MB.")
+    if size == 0:
+        raise error(f"{name}: is empty (0 bytes).")
+    try:
+        with open(path, "rb") as file:
+            return file.read(limit + 1)
+    except OSError as problem:
+        raise error(f"{name}: cannot be read: {_reason(problem)}.") from None
+
+
+def write_atomic(path: Path | str, data: bytes, *, overwrite: bool = False) -> Path:
+    """Write ``data`` to ``path`` so that the file is there whole or not at all, and return the path.
+
+    Raises
+    ------
+    OutputError
+        If the file exists and ``overwrite`` is false, or the folder cannot be written.
+    """
+    path = Path(path)
+    name = display_name(path)
+    if not overwrite and os.path.lexists(path):
+        raise OutputError(f"{name}: is already there and is not overwritten; choose another name or allow overwriting.")
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=".part-", dir=path.parent)
+    except OSError as problem:
+        raise OutputError(f"{name}: cannot be written: {_reason(problem)}.") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        if overwrite:
+            os.replace(temporary, path)
+        else:
+            _claim(temporary, path)
+    except FileExistsError:
+        raise OutputError(f"{name}: appeared while it was being written; it is not overwritten.") from None
+    except OSError as problem:
+        raise OutputError(f"{name}: cannot be written: {_reason(problem)}.") from None
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+    return path
+
+
+def _claim(temporary: str, path: Path) -> None:
+    """Give the finished file its name unless the name is taken; a link does both in one step where links exist."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links (FAT, some network drives)
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+        os.replace(temporary, path)
+
+
+def _reason(problem: OSError) -> str:
+    return (problem.strerror or str(problem)).lower()
