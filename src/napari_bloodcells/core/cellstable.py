@@ -1,0 +1,238 @@
+"""The ``cells`` table: its columns, and writing and reading ``cells.csv`` without loss.
+
+One row per cell.  The columns are named here and nowhere else; the command, the plugin, the cluster and the report
+page (whose *Export corrections* writes the same table) hold to them.  Text that a spreadsheet would run as a formula
+(it begins with ``=``, ``+``, ``-`` or ``@``) is written with an apostrophe before it, and read back without.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_bloodcells.core.errors import AnnotationError, OutputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BOX_COLUMNS = ("x_min", "y_min", "x_max", "y_max")
+LEADING_COLUMNS = ("image", "cell", *BOX_COLUMNS, "class", "confidence")
+"""Before the probabilities.  ``image``: path relative to the folder that was counted, with ``/``; ``cell``: number
+within the image, from 1; box in pixels (``core/boxes.py``); ``class``: the final one; ``confidence``: 0 to 1."""
+TRAILING_COLUMNS = ("box_source", "distance")
+"""After the probabilities.  ``box_source``: xml, found, whole or drawn; ``distance``: from the training data, in
+units of its 99th percentile (above 1 is unlike anything that the model was trained on)."""
+LABEL_COLUMN = "label"
+"""The class that the data set itself gives the cell, where it has one."""
+REVIEW_COLUMNS = ("machine_class", "reviewed", "reviewer", "time")
+"""Only in reviewed tables: what the machine said, whether a person looked (0 or 1), who, when (ISO 8601, UTC)."""
+PROBABILITY_PREFIX = "p_"
+PROBABILITY_DECIMALS = 4
+PIXEL_DECIMALS = 2
+
+_FORMULA = re.compile(r"^'*[=+\-@\t\r]")
+_GUARDED = re.compile(r"^'+[=+\-@\t\r]")
+_REQUIRED = ("image", "cell", *BOX_COLUMNS, "class")
+
+
+def cell_columns(class_names: Sequence[str], *, labeled: bool = False, reviewed: bool = False) -> list[str]:
+    """All columns of a ``cells`` table in their order.
+
+    >>> cell_columns(["neutrophil"], labeled=True)[6:]
+    ['class', 'confidence', 'p_neutrophil', 'box_source', 'distance', 'label']
+    """
+    probabilities = [PROBABILITY_PREFIX + name for name in class_names]
+    label = [LABEL_COLUMN] if labeled else []
+    return [*LEADING_COLUMNS, *probabilities, *TRAILING_COLUMNS, *label, *(REVIEW_COLUMNS if reviewed else ())]
+
+
+def probability_columns(cells: pd.DataFrame) -> list[str]:
+    """The ``p_<class>`` columns of a table, in its order."""
+    return [str(column) for column in cells.columns if str(column).startswith(PROBABILITY_PREFIX)]
+
+
+def table_name(path: str) -> str:
+    r"""``path`` as a table can hold it: with ``/``, and bytes that are no UTF-8 written as escapes.
+
+    >>> table_name("smear\udce9/a.jpg")
+    'smear\\udce9/a.jpg'
+    """
+    return path.replace(os.sep, "/").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def neutralize(text: str) -> str:
+    """``text`` so that no spreadsheet takes it for a formula.
+
+    >>> neutralize("=1+1"), neutralize("a.jpg"), restore(neutralize("'=x"))
+    ("'=1+1", 'a.jpg', "'=x")
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def restore(text: str) -> str:
+    """Undo ``neutralize``."""
+    return text[1:] if _GUARDED.match(text) else text
+
+
+def neutralize_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """A copy of ``frame`` with every text field and column name neutralized; numbers stay as they are."""
+    safe = frame.copy()
+    for position, dtype in enumerate(frame.dtypes):
+        if dtype.kind in "OTU" or str(dtype) in ("string", "str", "category"):
+            column = [neutralize(value) if isinstance(value, str) else value for value in frame.iloc[:, position]]
+            safe.isetitem(position, column)
+    safe.columns = [neutralize(str(name)) for name in frame.columns]
+    return safe
+
+
+def cells_csv(cells: pd.DataFrame, *, header: bool = True) -> str:
+    """The text of ``cells.csv``: pixels to two decimals, probabilities to four, formula fields neutralized.
+
+    The same cells give the same bytes, in one piece or shard by shard (``header=False`` from the second on).
+    """
+    rounded = cells.copy()
+    for name in cells.columns:
+        if name in BOX_COLUMNS:
+            rounded[name] = [_pixel(value) for value in cells[name]]
+        elif name in ("confidence", "distance") or str(name).startswith(PROBABILITY_PREFIX):
+            rounded[name] = cells[name].astype("float64").round(PROBABILITY_DECIMALS)
+    plain = [name for name in rounded.columns if name not in BOX_COLUMNS]
+    safe = neutralize_frame(rounded[plain])
+    safe = safe.set_axis(plain, axis=1)
+    for name in BOX_COLUMNS:
+        safe[name] = rounded[name]
+    buffer = io.StringIO()
+    safe[list(cells.columns)].to_csv(buffer, index=False, header=header, lineterminator="\n")
+    return buffer.getvalue()
+
+
+def _pixel(value: Any) -> str:
+    text = f"{float(value):.{PIXEL_DECIMALS}f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def write_cells(cells: pd.DataFrame, path: Path | str, *, overwrite: bool = False) -> Path:
+    """Write ``cells`` as CSV in UTF-8, whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        The file exists and ``overwrite`` is False, or it cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path.name}: exists already; give another name, or say that it may be overwritten.")
+    half = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        half.write_text(cells_csv(cells), encoding="utf-8", newline="")
+        os.replace(half, path)
+    except OSError as error:
+        half.unlink(missing_ok=True)
+        raise OutputError(f"{path.name}: cannot be written ({error.strerror or error}).") from error
+    return path
+
+
+def read_cells(path: Path | str) -> pd.DataFrame:
+    """Read a ``cells.csv`` that the command, the plugin or the report page wrote.
+
+    Returns
+    -------
+    DataFrame
+        The columns of the file; text as str ("" where empty), boxes and probabilities as float64, ``cell`` as int64,
+        ``reviewed`` as bool.
+
+    Raises
+    ------
+    AnnotationError
+        The file cannot be read, lacks a column, or holds a box that is no number; the text names file and row.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except OSError as error:
+        raise AnnotationError(f"{path.name}: cannot be read ({error.strerror or error}).") from error
+    except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise AnnotationError(f"{path.name}: is no table of cells ({error}).") from error
+    frame.columns = [str(name).strip() for name in frame.columns]
+    missing = [name for name in _REQUIRED if name not in frame.columns]
+    if missing or frame.columns.duplicated().any():
+        what = f"has no column {', '.join(missing)}" if missing else "has two columns of one name"
+        raise AnnotationError(f"{path.name}: {what}; a cells.csv needs {', '.join(_REQUIRED)}.")
+    return _typed(frame, path.name)
+
+
+def _typed(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    import numpy as np
+    import pandas as pd
+
+    columns: dict[str, Any] = {}
+    for column in frame.columns:
+        values = frame[column]
+        numeric = column in ("cell", "confidence", "distance", *BOX_COLUMNS) or column.startswith(PROBABILITY_PREFIX)
+        if not numeric:
+            texts = [restore(text) for text in values]
+            columns[column] = (
+                [t.strip().lower() in ("1", "true", "yes") for t in texts] if column == "reviewed" else texts
+            )
+            continue
+        numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64)
+        needed = column in BOX_COLUMNS or column == "cell"
+        bad = ~np.isfinite(numbers) & (True if needed else (values.str.strip() != "").to_numpy())
+        if bad.any():
+            row = int(bad.argmax())
+            raise AnnotationError(f"{name}: row {row + 2} has {column} {values.iloc[row]!r}, which is no number.")
+        columns[column] = numbers.astype(np.int64) if column == "cell" else numbers
+    return pd.DataFrame(columns, columns=list(frame.columns))
+
+
+def apply_corrections(cells: pd.DataFrame, corrections: pd.DataFrame) -> pd.DataFrame:
+    """``cells`` with the classes that a reviewer gave, the machine's class kept beside them.
+
+    Parameters
+    ----------
+    cells : DataFrame
+        As counted.
+    corrections : DataFrame
+        As *Export corrections* of the report page, or the plugin, wrote it: matched by ``image`` and ``cell``.
+
+    Raises
+    ------
+    AnnotationError
+        A corrected cell is not in ``cells``, or its box is another one (more than a pixel off): then the corrections
+        belong to another run.
+    """
+    result = cells.copy()
+    if "machine_class" not in result:
+        result["machine_class"] = result["class"]
+    for name, empty in (("reviewed", False), ("reviewer", ""), ("time", "")):
+        if name not in result:
+            result[name] = empty
+    position = {key: i for i, key in enumerate(zip(cells["image"], cells["cell"], strict=True))}
+    boxes = cells[list(BOX_COLUMNS)].to_numpy(float)
+    columns = {name: result[name].tolist() for name in ("class", "reviewed", "reviewer", "time")}
+    for row in corrections.to_dict("records"):
+        i = position.get((row["image"], row["cell"]))
+        if i is None or max(abs(boxes[i][k] - row[side]) for k, side in enumerate(BOX_COLUMNS)) > 1:
+            raise AnnotationError(
+                f"{row['image']}: cell {row['cell']} of the corrections is not among the cells counted; "
+                "use the corrections of this run."
+            )
+        changed = row["class"] != columns["class"][i]
+        if changed or row.get("reviewed", True):
+            columns["class"][i] = row["class"]
+            columns["reviewed"][i] = True
+            columns["reviewer"][i] = row.get("reviewer", "")
+            columns["time"][i] = row.get("time", "")
+    return result.assign(**columns)
+
+
+def duplicated_cells(cells: pd.DataFrame) -> Iterable[tuple[str, int]]:
+    """Image and number of the cells that stand in the table more than once (none, in a sound one)."""
+    twice = cells[cells.duplicated(["image", "cell"])]
+    return list(zip(twice["image"], twice["cell"], strict=True))

@@ -1,0 +1,246 @@
+"""Counts to a differential: percents of the classified white cells, with intervals, and what stands apart from them.
+
+Only classes of kind ``wbc`` make up the hundred percent.  Cells without a class (``unidentified``), boxes that hold
+no white cell (``not a WBC``), smudge cells and artefacts are counted apart; erythroblasts (NRBC) are given per 100
+white cells, platelets per field.  The command, the plugin and the report take their numbers from here.  numpy is all
+that the import costs; pandas and scipy are imported inside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from napari_bloodcells.core.intervals import LEVEL, clopper_pearson, goodman, whole_percents
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from napari_bloodcells.core.classes import ClassScheme
+
+WHOLE_FOLDER = "all"
+UNIDENTIFIED = "unidentified"
+NOT_A_WBC = "not a WBC"
+DIFFERENTIAL_COLUMNS = tuple("sample class count percent ci_low ci_high whole_percent rate rate_unit".split())
+
+
+@dataclass(frozen=True)
+class Share:
+    """One class of white cells in a differential.
+
+    Attributes
+    ----------
+    name : str
+    count : int
+        Cells of the class.
+    percent : float, 0 to 100
+        Of the classified white cells; NaN where none was classified.
+    whole : int
+        Whole percent; all of them add up to 100.
+    low, high : float, 0 to 100
+        95 % interval, in percent.
+    """
+
+    name: str
+    count: int
+    percent: float
+    whole: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Cells that are not part of the hundred percent: ``kind`` is unidentified, not_wbc, nrbc, platelet or other.
+
+    ``rate`` is NaN but for NRBC (``per 100 WBC``) and platelets (``per field``).
+    """
+
+    name: str
+    count: int
+    kind: str
+    rate: float = math.nan
+    rate_unit: str = ""
+
+
+@dataclass(frozen=True)
+class Differential:
+    """The differential count of one sample.
+
+    Attributes
+    ----------
+    sample : str
+    shares : tuple of Share
+        One per WBC class of the scheme, in its order, zeros included.
+    apart : tuple of Apart
+        Unidentified and not-a-WBC always, the others where the scheme or the cells have them.
+    total : int
+        Classified white cells: what the percents are of.
+    fields : int
+        Images that were read, 0 where not known.
+    """
+
+    sample: str
+    shares: tuple[Share, ...]
+    apart: tuple[Apart, ...]
+    total: int
+    fields: int = 0
+
+    def share(self, name: str) -> Share:
+        """The share of one class; ``KeyError`` where the scheme has no such class."""
+        for share in self.shares:
+            if share.name == name:
+                return share
+        raise KeyError(name)
+
+    def count_of(self, kind: str) -> int:
+        """Cells apart of one kind (``unidentified``, ``not_wbc``, ``nrbc``, ``platelet``, ``other``)."""
+        return sum(part.count for part in self.apart if part.kind == kind)
+
+    @property
+    def nrbc_per_100(self) -> float:
+        """Erythroblasts per 100 classified white cells; NaN where no white cell was classified."""
+        return 100 * self.count_of("nrbc") / self.total if self.total else math.nan
+
+
+def make_differential(
+    labels: Iterable[str],
+    scheme: ClassScheme,
+    sample: str = WHOLE_FOLDER,
+    fields: int = 0,
+    intervals: Literal["binomial", "multinomial"] = "binomial",
+) -> Differential:
+    """The differential of the cells that carry ``labels``.
+
+    Parameters
+    ----------
+    labels : iterable of str
+        The final class of each cell, as the scheme names it, or ``unidentified``, or ``not a WBC``.  A label that the
+        scheme does not know is counted apart under its own name.
+    scheme : ClassScheme
+        Says which classes are white cells (``kind``), and their order.
+    sample : str
+    fields : int
+        Images that were read, for platelets per field.
+    intervals : ``binomial`` or ``multinomial``
+        Exact binomial for each class alone (Clopper-Pearson), or simultaneous for all classes (Goodman).
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace as S
+    >>> scheme = S(classes=(S(name="neutrophil", kind="wbc"), S(name="eosinophil", kind="wbc")))
+    >>> d = make_differential(["neutrophil"] * 190 + ["eosinophil"] * 10 + ["unidentified"], scheme)
+    >>> s = d.share("eosinophil")
+    >>> d.total, s.percent, round(s.low, 1), round(s.high, 1), d.count_of("unidentified")
+    (200, 5.0, 2.4, 9.0, 1)
+    """
+    tally = Counter("" if label is None else str(label) for label in labels)
+    kinds = {cell.name: str(cell.kind) for cell in scheme.classes}
+    names = [name for name, kind in kinds.items() if kind == "wbc"]
+    counts = np.array([tally.get(name, 0) for name in names], np.int64)
+    total = int(counts.sum())
+    low, high = goodman(counts) if intervals == "multinomial" else clopper_pearson(counts, total, LEVEL)
+    percents = 100 * counts / total if total else np.full(len(names), math.nan)
+    whole = whole_percents(counts)
+    shares = tuple(
+        Share(name, int(counts[i]), float(percents[i]), int(whole[i]), 100 * float(low[i]), 100 * float(high[i]))
+        for i, name in enumerate(names)
+    )
+    return Differential(sample, shares, _apart(tally, kinds, total, fields), total, fields)
+
+
+def _apart(tally: Counter[str], kinds: dict[str, str], total: int, fields: int) -> tuple[Apart, ...]:
+    parts = [
+        Apart(UNIDENTIFIED, tally.get(UNIDENTIFIED, 0) + tally.get("", 0), "unidentified"),
+        Apart(NOT_A_WBC, tally.get(NOT_A_WBC, 0), "not_wbc"),
+    ]
+    strangers = sorted(set(tally) - set(kinds) - {UNIDENTIFIED, NOT_A_WBC, ""})
+    for name, kind in [(n, k) for n, k in kinds.items() if k != "wbc"] + [(n, "other") for n in strangers]:
+        n, rate, unit = tally.get(name, 0), math.nan, ""
+        if kind == "nrbc":
+            rate, unit = (100 * n / total if total else math.nan), "per 100 WBC"
+        elif kind == "platelet":
+            rate, unit = (n / fields if fields else math.nan), "per field"
+        parts.append(Apart(name, n, kind, rate, unit))
+    return tuple(parts)
+
+
+def sample_of(image: str) -> str:
+    """The sample an image belongs to: the folder it stands in, relative to the folder that was counted.
+
+    Images that stand beside the sub-folders belong to ``.``; a folder that is itself named ``all`` is given as
+    ``all/``, as ``all`` is the whole folder.
+
+    >>> sample_of("patient 7/field_001.jpg"), sample_of("field_001.jpg"), sample_of("all/a.jpg")
+    ('patient 7', '.', 'all/')
+    """
+    parent = str(PurePosixPath(image).parent)
+    return f"{parent}/" if parent == WHOLE_FOLDER else parent
+
+
+def samples_in(images: Iterable[str]) -> list[str]:
+    """Samples that have a block of their own, in order of first appearance; empty where all images lie in one root.
+
+    >>> samples_in(["a/1.jpg", "b/1.jpg", "a/2.jpg"]), samples_in(["1.jpg", "2.jpg"])
+    (['a', 'b'], [])
+    """
+    found = list(dict.fromkeys(sample_of(image) for image in images))
+    return [] if found in ([], ["."]) else found
+
+
+def differentials(
+    cells: pd.DataFrame,
+    scheme: ClassScheme,
+    images: pd.DataFrame | None = None,
+    intervals: Literal["binomial", "multinomial"] = "binomial",
+) -> tuple[Differential, ...]:
+    """One differential per sample (each sub-folder), and ``all`` for the whole folder, last.
+
+    Parameters
+    ----------
+    cells : DataFrame with the columns ``image`` and ``class``
+    scheme : ClassScheme
+    images : DataFrame with the columns ``image`` and ``status``, or None
+        So that a sample without a single cell has its block too, and fields are counted (those with status ``ok``).
+    intervals : ``binomial`` or ``multinomial``
+    """
+    cell_samples = [sample_of(str(image)) for image in cells["image"]]
+    labels = ["" if label is None or label != label else str(label) for label in cells["class"]]
+    names = [str(name) for name in (cells if images is None else images)["image"]]
+    readable = names if images is None else [str(n) for n in images.loc[images["status"] == "ok", "image"]]
+    per_sample = Counter(sample_of(name) for name in dict.fromkeys(readable))
+    grouped: dict[str, list[str]] = {sample: [] for sample in samples_in(names)}
+    for sample, label in zip(cell_samples, labels, strict=True):
+        if sample in grouped:
+            grouped[sample].append(label)
+    blocks = [make_differential(part, scheme, name, per_sample[name], intervals) for name, part in grouped.items()]
+    blocks.append(make_differential(labels, scheme, WHOLE_FOLDER, sum(per_sample.values()), intervals))
+    return tuple(blocks)
+
+
+def differential_frame(blocks: Sequence[Differential]) -> pd.DataFrame:
+    """``differential.csv``: one row per class and sample, with the columns ``DIFFERENTIAL_COLUMNS``.
+
+    ``percent``, ``ci_low``, ``ci_high`` and ``whole_percent`` are in percent (0 to 100) of the classified white
+    cells, rounded to two decimals, and empty for what stands apart or where nothing was classified; ``rate`` is NRBC
+    per 100 WBC or platelets per field.
+    """
+    import pandas as pd
+
+    rows: list[tuple[object, ...]] = []
+    for block in blocks:
+        for s in block.shares:
+            known = block.total > 0
+            numbers = [round(v, 2) if known else math.nan for v in (s.percent, s.low, s.high)]
+            rows.append((block.sample, s.name, s.count, *numbers, s.whole if known else None, math.nan, ""))
+        for a in block.apart:
+            blank = (math.nan, math.nan, math.nan, None)
+            rows.append((block.sample, a.name, a.count, *blank, round(a.rate, 2), a.rate_unit))
+    frame = pd.DataFrame(rows, columns=list(DIFFERENTIAL_COLUMNS))
+    return frame.astype({"count": "int64", "whole_percent": "Int64"})
