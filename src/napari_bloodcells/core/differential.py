@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 WHOLE_FOLDER = "all"
 UNIDENTIFIED = "unidentified"
 NOT_A_WBC = "not a WBC"
-DIFFERENTIAL_COLUMNS = tuple("sample class count percent ci_low ci_high whole_percent rate rate_unit".split())
+_INTERVAL_COLUMNS = ("sample", "class", "count", "percent", "ci_low", "ci_high")
+DIFFERENTIAL_COLUMNS = (*_INTERVAL_COLUMNS, "whole_percent", "rate", "rate_unit")
 
 
 @dataclass(frozen=True)
