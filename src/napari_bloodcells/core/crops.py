@@ -115,7 +115,7 @@ def cut_crops(
     boxes = np.asarray(xyxy, np.float64).reshape(-1, 4)
     if not len(boxes):
         return torch.zeros((0, 3, spec.size, spec.size), dtype=torch.uint8, device=device)
-    field = torch.from_numpy(np.ascontiguousarray(image)).to(device)
+    field = _as_tensor(image).to(device)
     center = (boxes[:, :2] + boxes[:, 2:]) / 2
     side = crop_sides(boxes, spec, um_per_pixel)
     chunks = [slice(i, i + _CHUNK) for i in range(0, len(boxes), _CHUNK)]
@@ -153,10 +153,14 @@ def local_white(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
     _check_image(image)
     height, width = image.shape[:2]
-    field = torch.from_numpy(np.ascontiguousarray(image))
+    field = _as_tensor(image)
     center, extent = np.array([[width / 2, height / 2]]), np.array([[float(width), float(height)]])
     white: NDArray[np.float32] = _white_around(field, center, extent)[0].numpy()
     return white
+
+
+def _as_tensor(image: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(np.require(image, requirements=["C", "W"]))
 
 
 def _check_image(image: NDArray[np.uint8]) -> None:
