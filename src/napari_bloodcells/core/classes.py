@@ -133,8 +133,8 @@ def scheme_names() -> tuple[str, ...]:
 def load_scheme(name_or_path: str | Path) -> ClassScheme:
     """The scheme of that name (``wbc4``, ``wbc5``, ``pbc8``), or the one in a user's JSON file.
 
-    The file holds ``{"name": ..., "classes": [{"name": ..., "key": ..., "color": ..., "kind": ..., "aliases": [...]}]}``;
-    only the names are required, a missing key or color is chosen.
+    The file holds ``{"name": ..., "classes": [...]}``, each class ``{"name", "key", "color", "kind", "aliases"}`` as in
+    ``CellClass``; only the names are required, a missing key or color is chosen.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def load_scheme(name_or_path: str | Path) -> ClassScheme:
     path = Path(name_or_path)
     if path.suffix.casefold() != ".json" and not path.exists():
         raise UsageError(
-            f"{name_or_path}: no such class scheme; there are {', '.join(scheme_names())}, or name a JSON file of your own."
+            f"{name_or_path}: no such class scheme; there are {', '.join(scheme_names())}, or name a JSON file."
         )
     try:
         data = json.loads(read_regular(path, _MAX_BYTES, UsageError).decode("utf-8-sig"))

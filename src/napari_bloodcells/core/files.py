@@ -38,7 +38,9 @@ def natural_key(path: Path | str) -> tuple[tuple[tuple[int, int, str], ...], ...
 
     def part_key(part: str) -> tuple[tuple[int, int, str], ...]:
         text = unicodedata.normalize("NFC", part)
-        pieces = [(0, int(p), "") if p.isdecimal() and len(p) < 4000 else (1, 0, p.casefold()) for p in _DIGITS.split(text)]
+        pieces = [
+            (0, int(p), "") if p.isdecimal() and len(p) < 4000 else (1, 0, p.casefold()) for p in _DIGITS.split(text)
+        ]
         return (*pieces, (2, 0, part))  # the name itself last: two names never have the same key
 
     return tuple(part_key(part) for part in Path(path).parts)

@@ -1,0 +1,212 @@
+"""Photographs into arrays: any JPEG, PNG, BMP, WebP, GIF or TIFF becomes ``uint8`` RGB of shape (H, W, 3).
+
+The format is told by the first bytes, never by the name, and only the decoders named here ever see the data.  What a
+file means is settled once: EXIF orientation is applied, transparency lies on white (the empty ground of a smear),
+grey is repeated, CMYK converted, and values of more than 8 bits are scaled as ``to_rgb8`` says.  An image that cannot
+be read is an ``ImageError`` of one line; nothing is read from a pipe, and no decoder is started on an image that
+declares more than ``max_pixels``.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_bloodcells.core.errors import DataWarning, ImageError
+from napari_bloodcells.core.files import check_regular, display_name, read_regular
+from napari_bloodcells.core.find import IMAGE_SUFFIXES, find_images
+from napari_bloodcells.core.pixels import to_rgb8
+
+__all__ = ["DEFAULT_MAX_PIXELS", "IMAGE_SUFFIXES", "find_images", "read_image", "read_image_bytes", "to_rgb8"]
+
+# 150 million pixels are 450 MB as RGB; the largest sensors on microscopes have about 60 million.
+DEFAULT_MAX_PIXELS = 150_000_000
+_HEADER = 16
+_REDUCTIONS = (1, 2, 4, 8)
+_EXIF_ORIENTATION = 274
+
+
+def read_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS, reduce: int = 1) -> NDArray[np.uint8]:
+    """Read a photograph from a file.
+
+    Parameters
+    ----------
+    path : path
+        A JPEG, PNG, BMP, WebP, GIF or TIFF file, whatever its name says.
+    max_pixels : int
+        Larger images are refused before they are decoded (guards against decompression bombs).
+    reduce : 1, 2, 4 or 8
+        Read at this fraction of the size.  Pixel ``i`` of the result covers exactly the columns
+        ``[i * reduce, (i + 1) * reduce)`` of the whole image, so a coordinate is scaled by exactly ``1 / reduce``; the
+        size is rounded up, the last row and column being the mean of what is left.  JPEG is scaled while it is
+        decoded (three times faster at 4), other formats by the mean of each block.
+
+    Returns
+    -------
+    (H, W, 3) uint8
+        RGB, upright, contiguous.
+
+    Raises
+    ------
+    ImageError
+        If the file is no image, is damaged, cut off, too large or cannot be opened; one line naming the file.
+
+    Warns
+    -----
+    DataWarning
+        If the file holds several pictures, of which the first is read.
+    """
+    name = display_name(path)
+    size = check_regular(path, ImageError)
+    if size >= _HEADER and _is_tiff(_first_bytes(path, name)):
+        return _read_tiff(Path(path), name, max_pixels, reduce)
+    # No picture of max_pixels needs more than 16 bytes a pixel; a longer file is not read into memory at all.
+    return read_image_bytes(
+        read_regular(path, 16 * max_pixels + 2**26, ImageError), name, max_pixels=max_pixels, reduce=reduce
+    )
+
+
+def read_image_bytes(
+    data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS, reduce: int = 1
+) -> NDArray[np.uint8]:
+    """Read a photograph from the bytes of its file; ``name`` stands in errors.  As ``read_image`` otherwise."""
+    if reduce not in _REDUCTIONS:
+        raise ValueError(f"reduce must be 1, 2, 4 or 8, not {reduce}")
+    if _is_tiff(data[:_HEADER]):
+        return _read_tiff(io.BytesIO(data), name, max_pixels, reduce)
+    if not data:
+        raise ImageError(f"{name}: is empty (0 bytes).")
+    try:
+        return _decode(data, name, max_pixels, reduce)
+    except (ImageError, DataWarning):
+        raise
+    except Exception as problem:  # decoders raise whatever damaged data leads them into
+        raise ImageError(f"{name}: is damaged or cut off and cannot be read ({_short(problem)}).") from None
+
+
+def _decode(data: bytes, name: str, max_pixels: int, reduce: int) -> NDArray[np.uint8]:
+    from PIL import Image, ImageOps
+
+    picture = _open(data, name)
+    width, height = picture.size
+    _check_size(width, height, name, max_pixels)
+    if getattr(picture, "n_frames", 1) > 1:
+        warnings.warn(f"{name}: holds {picture.n_frames} pictures; the first is read.", DataWarning, stacklevel=4)
+        picture.seek(0)
+    if picture.format == "PNG" and data[24] == 16:
+        from imagecodecs import png_decode
+
+        picture.load()  # Pillow finds the damage that makes libpng stop without a word, but keeps 8 bits only
+        turned = _upright(png_decode(data), picture.getexif().get(_EXIF_ORIENTATION, 1))
+        return _shrink(to_rgb8(turned, name), reduce)
+    orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
+    if reduce > 1 and picture.format == "JPEG" and (orientation == 1 or not (width % reduce or height % reduce)):
+        # Turned images of a size that reduce does not divide would have their partial pixels on the wrong side.
+        picture.draft(picture.mode, (max(1, width // reduce), max(1, height // reduce)))
+        reduce = max(1, reduce // max(1, round(width / picture.size[0])))
+    if orientation != 1:
+        picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "RGB":
+        array: NDArray[np.uint8] = np.array(picture)
+    elif picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
+        array = to_rgb8(np.asarray(picture.convert("RGBA")), name)
+    elif picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        array = to_rgb8(np.asarray(picture), name)
+    else:
+        array = np.array(picture.convert("RGB"))
+    if array.shape[:2] == (0, 0):
+        raise ImageError(f"{name}: has no pixels.")
+    if reduce == 1:
+        return array
+    return np.array(Image.fromarray(array).reduce(reduce))
+
+
+def _open(data: bytes, name: str) -> Any:
+    """The picture behind ``data``, its header read.
+
+    The classes are called directly: ``Image.open`` would try every installed plugin and apply Pillow's own global
+    size limit, which a library must not change.
+    """
+    from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+    file = io.BytesIO(data)
+    if data.startswith(b"\xff\xd8\xff"):
+        return JpegImagePlugin.JpegImageFile(file)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return PngImagePlugin.PngImageFile(file)
+    if data.startswith(b"BM"):
+        return BmpImagePlugin.BmpImageFile(file)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return WebPImagePlugin.WebPImageFile(file)
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return GifImagePlugin.GifImageFile(file)
+    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif"):
+        raise ImageError(f"{name}: is a HEIC or AVIF picture of a phone; save it as JPEG or PNG first.")
+    raise ImageError(f"{name}: is no image that can be read (JPEG, PNG, BMP, WebP, GIF or TIFF).")
+
+
+def _read_tiff(file: Path | io.BytesIO, name: str, max_pixels: int, reduce: int) -> NDArray[np.uint8]:
+    from napari_bloodcells.core.tiff import decode_tiff
+
+    if reduce not in _REDUCTIONS:
+        raise ValueError(f"reduce must be 1, 2, 4 or 8, not {reduce}")
+    try:
+        array, orientation, bits = decode_tiff(
+            file, name, lambda width, height: _check_size(width, height, name, max_pixels)
+        )
+        return _shrink(to_rgb8(_upright(array, orientation), name, bits=bits), reduce)
+    except (ImageError, DataWarning):
+        raise
+    except Exception as problem:  # tifffile and the codecs raise whatever damaged data leads them into
+        raise ImageError(f"{name}: is damaged or cut off and cannot be read ({_short(problem)}).") from None
+
+
+def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise ImageError(f"{name}: has no pixels ({width} x {height}).")
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name}: {width} x {height} pixels are more than the limit of {max_pixels / 1e6:g} million; "
+            "raise max_pixels if the file can be trusted."
+        )
+
+
+def _upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """``array`` turned as EXIF orientation 1 to 8 says (any other value: as it is)."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array
+
+
+def _shrink(array: NDArray[np.uint8], reduce: int) -> NDArray[np.uint8]:
+    if reduce == 1:
+        return array
+    from PIL import Image
+
+    return np.array(Image.fromarray(array).reduce(reduce))
+
+
+def _is_tiff(header: bytes) -> bool:
+    return header[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def _first_bytes(path: Path | str, name: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_HEADER)
+    except OSError as problem:
+        raise ImageError(f"{name}: cannot be read: {(problem.strerror or str(problem)).lower()}.") from None
+
+
+def _short(problem: Exception) -> str:
+    text = " ".join(str(problem).split()) or type(problem).__name__
+    return text if len(text) <= 100 else text[:97] + "..."
