@@ -51,6 +51,8 @@ class CellLook:
         Probability of vacuoles.
     nucleus_shape : str
         Which of ``nuclei.NUCLEI`` it has.
+    edge : float
+        Softness of the outline in um.
     """
 
     radius: tuple[float, float]
@@ -62,37 +64,38 @@ class CellLook:
     nucleus_shape: str
     grains: tuple[Grains, ...] = ()
     vacuoles: float = 0.0
+    edge: float = 0.15
 
 
 LOOKS: dict[str, CellLook] = {
     "neutrophil": CellLook(
-        (5.8, 6.9), 0.025, (0.075, 0.115, 0.045), (0.56, 0.90, 0.22), 0.13, 0.55, "segmented",
-        (Grains(0.42, 0.13, (0.09, 0.16, 0.05), patchy=0.3),),
+        (5.8, 6.9), 0.025, (0.08, 0.125, 0.055), (0.56, 0.90, 0.22), 0.16, 0.5, "segmented",
+        (Grains(0.36, 0.10, (0.055, 0.11, 0.035), patchy=0.4),),
     ),
     "lymphocyte": CellLook(
-        (4.3, 5.8), 0.03, (0.23, 0.27, 0.06), (0.52, 0.82, 0.20), 0.13, 0.75, "round",
+        (4.3, 5.8), 0.03, (0.23, 0.26, 0.06), (0.52, 0.82, 0.20), 0.16, 0.7, "round",
     ),
     "monocyte": CellLook(
-        (7.0, 8.6), 0.055, (0.185, 0.235, 0.065), (0.40, 0.66, 0.15), 0.16, 0.42, "folded",
-        (Grains(0.45, 0.10, (0.07, 0.13, 0.03), patchy=0.4),), vacuoles=0.55,
+        (7.0, 8.4), 0.055, (0.185, 0.205, 0.08), (0.42, 0.70, 0.16), 0.19, 0.42, "folded",
+        (Grains(0.45, 0.09, (0.04, 0.08, 0.02), patchy=0.5),), vacuoles=0.55,
     ),
     "eosinophil": CellLook(
-        (6.0, 7.2), 0.03, (0.05, 0.15, 0.08), (0.49, 0.80, 0.19), 0.12, 0.6, "bilobed",
-        (Grains(0.80, 0.36, (0.085, 0.27, 0.185)),),
+        (6.0, 7.2), 0.03, (0.06, 0.19, 0.115), (0.49, 0.80, 0.19), 0.15, 0.55, "bilobed",
+        (Grains(0.70, 0.34, (0.06, 0.20, 0.15)),),
     ),
     "basophil": CellLook(
         (5.3, 6.5), 0.035, (0.15, 0.23, 0.05), (0.36, 0.60, 0.13), 0.10, 0.9, "clover",
-        (Grains(0.85, 0.36, (0.52, 0.80, 0.20), over_nucleus=0.75, patchy=0.35),),
+        (Grains(0.78, 0.34, (0.52, 0.80, 0.20), over_nucleus=0.8, patchy=0.25),),
     ),
     "erythroblast": CellLook(
         (3.9, 5.2), 0.03, (0.19, 0.22, 0.09), (0.66, 0.95, 0.26), 0.10, 0.6, "dense",
     ),
     "immature granulocyte": CellLook(
-        (7.2, 9.0), 0.04, (0.21, 0.29, 0.07), (0.44, 0.74, 0.17), 0.12, 0.5, "oval",
-        (Grains(0.55, 0.18, (0.18, 0.34, 0.07), over_nucleus=0.3, patchy=0.5),),
+        (7.0, 8.4), 0.04, (0.21, 0.29, 0.07), (0.44, 0.74, 0.17), 0.12, 0.5, "oval",
+        (Grains(0.50, 0.14, (0.15, 0.28, 0.06), over_nucleus=0.3, patchy=0.5),),
     ),
     "smudge cell": CellLook(
-        (5.5, 8.0), 0.16, (0.0, 0.0, 0.0), (0.30, 0.52, 0.12), 0.30, 0.9, "smudge",
+        (5.5, 8.0), 0.16, (0.0, 0.0, 0.0), (0.30, 0.52, 0.12), 0.30, 0.9, "smudge", edge=0.7,
     ),
 }  # fmt: skip
 
@@ -115,18 +118,18 @@ def draw_cell(name: str, patch: Patch, radius: float, rng: np.random.Generator) 
         1 inside of the cell, 0 outside.
     """
     look = LOOKS[name]
-    waves = np.abs(rng.normal(0, look.ragged, 6)) / np.array([1, 1.3, 1.8, 2.4, 3, 4])
+    waves = np.abs(rng.normal(0, look.ragged, 6)) / np.array([1, 1.5, 2.4, 4, 6, 9])
     outline = blob(patch, radius, waves, rng.uniform(0, 2 * np.pi, 6))
     shape = patch.x.shape
-    warp = 0.16 * radius / 6
-    x = patch.x + warp * texture(shape, patch.um, 1.2, rng)
-    y = patch.y + warp * texture(shape, patch.um, 1.2, rng)
+    warp = 0.22 * radius / 6
+    x = patch.x + warp * texture(shape, patch.um, 1.0, rng)
+    y = patch.y + warp * texture(shape, patch.um, 1.0, rng)
     distance = NUCLEI[look.nucleus_shape](x, y, radius, rng)
     if look.nucleus_shape == "smudge":
         outline = distance
     else:
         distance = -merge(-distance, -(outline + 0.25), 0.3)
-    body, nucleus = cover(outline, patch.um, 0.15), cover(distance, patch.um, 0.12)
+    body, nucleus = cover(outline, patch.um, look.edge), cover(distance, patch.um, 0.12)
 
     density = _cytoplasm(look, patch, outline, rng)
     chromatin = texture(shape, patch.um, look.clump, rng) + 0.5 * texture(shape, patch.um, look.clump / 2.5, rng)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.errors import OutputError, UsageError
@@ -103,5 +104,5 @@ def _all_boxes(smear: Smear) -> Boxes:
 def _write_image(smear: Smear, path: Path) -> None:
     from PIL import Image
 
-    options: dict[str, object] = {".jpg": {"quality": 92}, ".webp": {"lossless": True}}.get(path.suffix, {})
-    Image.fromarray(smear.image).save(path, **options)
+    saved: dict[str, dict[str, Any]] = {".jpg": {"quality": 92}, ".webp": {"lossless": True}}
+    Image.fromarray(smear.image).save(path, **saved.get(path.suffix, {}))

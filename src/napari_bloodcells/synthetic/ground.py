@@ -74,4 +74,4 @@ def _writing(settings: SmearSettings, rng: np.random.Generator) -> Plane:
     corner = (0.04, 0.03) if rng.random() < 0.5 else (0.55, 0.85)
     spot = (corner[0] * settings.width, corner[1] * settings.height)
     ImageDraw.Draw(page).text(spot, settings.ground.writing, fill=255, font=font, stroke_width=settings.height // 200)
-    return np.asarray(page, np.float32) / 255
+    return np.asarray(page, np.float32) / np.float32(255)

@@ -19,34 +19,36 @@ def segmented(x: Plane, y: Plane, radius: float, rng: np.random.Generator) -> Pl
     """Three to five lobes on an arc, joined by threads (one in ten is a band: a horseshoe without threads)."""
     n = int(rng.choice([3, 4, 5], p=[0.45, 0.4, 0.15]))
     band = rng.random() < 0.1
-    arc = radius * rng.uniform(0.46, 0.54)
-    sweep = rng.uniform(1.25, 1.6) * np.pi if n > 3 or band else rng.uniform(0.95, 1.35) * np.pi
+    arc = radius * rng.uniform(0.42, 0.52)
+    sweep = rng.uniform(1.2, 1.6) * np.pi if n > 3 or band else rng.uniform(0.9, 1.25) * np.pi
     n = 6 if band else n
     angles = rng.uniform(0, 2 * np.pi) + np.linspace(0, sweep, n) + rng.normal(0, 0.06, n)
     shift = rng.normal(0, 0.07 * radius, 2)
     reach = arc * rng.normal(1, 0.0 if band else 0.1, n)
     spots = np.stack([np.cos(angles), np.sin(angles)], 1) * reach[:, None] + shift
-    half = radius * (rng.uniform(0.21, 0.24, n) if band else rng.uniform(0.20, 0.27, n) * (3.6 / n) ** 0.35)
-    long = half * (1.3 if band else rng.uniform(1.1, 1.5, n))
-    tilt = angles + np.pi / 2 + rng.normal(0, 0.0 if band else 0.35, n)
+    half = radius * (rng.uniform(0.21, 0.24, n) if band else rng.uniform(0.20, 0.28, n) * (3.8 / n) ** 0.4)
+    long = half * (1.3 if band else rng.uniform(1.15, 1.75, n))
+    tilt = angles + np.pi / 2 + rng.normal(0, 0.0 if band else 0.45, n)
     shape = ellipse(x, y, np.array([*spots[0], long[0], half[0], tilt[0]]))
     for i in range(1, n):
         lobe = ellipse(x, y, np.array([*spots[i], np.broadcast_to(long, n)[i], half[i], tilt[i]]))
-        thread = bridge(x, y, spots[i - 1], spots[i], radius * (0.16 if band else rng.uniform(0.045, 0.09)))
-        shape = merge(merge(shape, lobe, 0.15), thread, 0.25)
+        thread = bridge(x, y, spots[i - 1], spots[i], radius * (0.16 if band else rng.uniform(0.03, 0.10)))
+        shape = merge(merge(shape, lobe, 0.12), thread, 0.3)
     return shape
 
 
 def bilobed(x: Plane, y: Plane, radius: float, rng: np.random.Generator) -> Plane:
     """Two plump lobes on either side, joined by a thread, as spectacles."""
     axis, apart = rng.uniform(0, 2 * np.pi), radius * rng.uniform(0.42, 0.5)
-    open_ = rng.uniform(0.72, 0.95) * np.pi
+    open_ = rng.uniform(0.55, 0.85) * np.pi
     angles = np.array([axis, axis + open_])
     spots = np.stack([np.cos(angles), np.sin(angles)], 1) * apart
-    half = radius * rng.uniform(0.29, 0.34, 2)
-    long = half * rng.uniform(1.2, 1.45, 2)
-    lobes = [ellipse(x, y, np.array([*spots[i], long[i], half[i], angles[i] + np.pi / 2])) for i in range(2)]
-    return merge(merge(lobes[0], lobes[1], 0.2), bridge(x, y, spots[0], spots[1], 0.06 * radius), 0.3)
+    half = radius * rng.uniform(0.28, 0.34, 2)
+    long = half * rng.uniform(1.2, 1.55, 2)
+    tilt = angles + np.pi / 2 + rng.normal(0, 0.25, 2)
+    lobes = [ellipse(x, y, np.array([*spots[i], long[i], half[i], tilt[i]])) for i in range(2)]
+    thread = bridge(x, y, spots[0], spots[1], rng.uniform(0.04, 0.12) * radius)
+    return merge(merge(lobes[0], lobes[1], 0.2), thread, 0.4)
 
 
 def round_(x: Plane, y: Plane, radius: float, rng: np.random.Generator) -> Plane:
@@ -68,7 +70,7 @@ def folded(x: Plane, y: Plane, radius: float, rng: np.random.Generator) -> Plane
     sweep = rng.uniform(0.75, 1.25) * np.pi
     angles = axis + np.pi + np.linspace(-sweep / 2, sweep / 2, 5)
     spots = np.stack([np.cos(angles), np.sin(angles)], 1) * radius * rng.uniform(0.32, 0.40) + off
-    half = radius * rng.uniform(0.26, 0.31) * rng.normal(1, 0.08, 5)
+    half = radius * rng.uniform(0.27, 0.34) * rng.normal(1, 0.10, 5)
     shape = ellipse(x, y, np.array([*spots[0], half[0], half[0], 0.0]))
     for i in range(1, 5):
         shape = merge(shape, ellipse(x, y, np.array([*spots[i], 1.1 * half[i], half[i], angles[i]])), 0.7)

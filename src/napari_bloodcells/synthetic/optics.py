@@ -62,14 +62,16 @@ def _light(height: int, width: int, uneven: float, rng: np.random.Generator) -> 
     x = np.linspace(-1, 1, width, dtype=np.float32)[None]
     cx, cy = rng.uniform(-0.4, 0.4, 2).astype(np.float32)
     fall = (x - cx) ** 2 + (y - cy) ** 2
-    return (1 - np.float32(uneven) * fall / max(float(fall.max()), 1e-6)).astype(np.float32)
+    result: NDArray[np.float32] = (1 - np.float32(uneven) * fall / max(float(fall.max()), 1e-6)).astype(np.float32)
+    return result
 
 
 def _eyepiece(height: int, width: int, share: float) -> NDArray[np.float32]:
     radius = share * float(np.hypot(width, height)) / 2
     y = (np.arange(height) + 0.5 - height / 2)[:, None]
     x = (np.arange(width) + 0.5 - width / 2)[None]
-    return np.clip((radius - np.hypot(x, y)) / 3 + 0.5, 0.012, 1).astype(np.float32)
+    result: NDArray[np.float32] = np.clip((radius - np.hypot(x, y)) / 3 + 0.5, 0.012, 1).astype(np.float32)
+    return result
 
 
 def _through_jpeg(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from napari_bloodcells.synthetic.shapes import Patch, Plane, blob, cover, granules, texture
 
 RBC_RADIUS = 3.75
-RBC_DENSITY = np.array([0.105, 0.148, 0.100], np.float32)
+RBC_DENSITY = np.array([0.094, 0.150, 0.105], np.float32)
 PLATELET_DENSITY = np.array([0.10, 0.15, 0.045], np.float32)
 PLATELET_GRANULES = np.array([0.28, 0.46, 0.10], np.float32)
 
@@ -29,9 +29,9 @@ def red_cell(patch: Patch, rng: np.random.Generator) -> tuple[NDArray[np.float32
     r = np.clip(1 + distance / radius, 0, 1)
     thickness = np.sqrt(1 - 0.97 * r * r) * (0.207161 + 2.002558 * r**2 - 1.122762 * r**4)
     thickness /= 0.66
-    flat = np.float32(np.clip(rng.normal(0.45, 0.22), 0.05, 1.0))
-    rim = 0.12 * np.exp(-(((distance + 0.25) / 0.22) ** 2))
-    profile = coverage * (flat * 0.86 + (1 - flat) * (0.18 + 0.9 * thickness) + rim)
+    flat = np.float32(np.clip(rng.normal(0.2, 0.25), 0.0, 1.0))
+    rim = 0.10 * np.exp(-(((distance + 0.25) / 0.22) ** 2))
+    profile = coverage * (flat * 0.9 + (1 - flat) * (0.04 + 1.05 * thickness) + rim)
     profile *= np.float32(rng.normal(1, 0.09))
     return (profile[..., None] * RBC_DENSITY).astype(np.float32), coverage
 

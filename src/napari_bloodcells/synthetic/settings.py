@@ -48,7 +48,7 @@ class Stain:
     strength: float = 1.0
     shift: float = 0.06
     ground: tuple[float, float, float] = (246.0, 232.0, 217.0)
-    tint: float = 4.0
+    tint: float = 3.0
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,8 @@ class Patch:
 def cover(distance: Plane, um: float, softness: float = 0.1) -> Plane:
     """Coverage 0 to 1 of a shape with the given signed distance (um); its edge is ``softness`` um wide or a pixel."""
     edge = max(softness, um)
-    return np.clip(0.5 - distance / (2 * edge), 0, 1).astype(np.float32)
+    result: Plane = np.clip(0.5 - distance / (2 * edge), 0, 1).astype(np.float32)
+    return result
 
 
 def blob(patch: Patch, radius: float, waves: NDArray[np.float64], phases: NDArray[np.float64]) -> Plane:
@@ -92,20 +93,23 @@ def ellipse(x: Plane, y: Plane, lobe: NDArray[np.float64]) -> Plane:
     cx, cy, a, b, angle = (np.float32(v) for v in lobe)
     u = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
     v = (y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)
-    return ((np.sqrt((u / a) ** 2 + (v / b) ** 2) - 1) * min(a, b)).astype(np.float32)
+    result: Plane = ((np.sqrt((u / a) ** 2 + (v / b) ** 2) - 1) * min(a, b)).astype(np.float32)
+    return result
 
 
 def bridge(x: Plane, y: Plane, start: NDArray[np.float64], end: NDArray[np.float64], radius: float) -> Plane:
     """Signed distance (um) to a thread of ``radius`` um from ``start`` to ``end`` (x, y in um)."""
     dx, dy = (end - start).astype(np.float32)
     along = np.clip(((x - start[0]) * dx + (y - start[1]) * dy) / max(float(dx * dx + dy * dy), 1e-6), 0, 1)
-    return (np.hypot(x - start[0] - along * dx, y - start[1] - along * dy) - radius).astype(np.float32)
+    result: Plane = (np.hypot(x - start[0] - along * dx, y - start[1] - along * dy) - radius).astype(np.float32)
+    return result
 
 
 def merge(a: Plane, b: Plane, softness: float) -> Plane:
     """Union of two shapes with a fillet of ``softness`` um where they meet (polynomial smooth minimum)."""
     h = np.clip(0.5 + (b - a) / (2 * softness), 0, 1)
-    return (b + (a - b) * h - softness * h * (1 - h)).astype(np.float32)
+    result: Plane = (b + (a - b) * h - softness * h * (1 - h)).astype(np.float32)
+    return result
 
 
 @lru_cache(maxsize=64)

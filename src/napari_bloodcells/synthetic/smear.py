@@ -131,7 +131,7 @@ def _place_white_cells(settings: SmearSettings, rng: np.random.Generator) -> lis
     names = settings.cells
     if isinstance(names, int):
         shares = np.array(list(settings.differential.values()), float)
-        drawn = rng.choice(len(shares), names, p=shares / shares.sum()) if names else []
+        drawn = rng.choice(len(shares), names, p=shares / shares.sum()) if names else np.zeros(0, int)
         names = tuple(list(settings.differential)[i] for i in drawn)
     size = np.array([settings.width, settings.height]) * settings.um_per_pixel
     spots: list[_Spot] = []
