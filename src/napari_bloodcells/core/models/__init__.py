@@ -1,8 +1,8 @@
 """The registry of networks: one architecture, one file, found by its file's name.
 
 A file of this folder that has an ``ARCHITECTURE`` is in the registry; nothing else has to be told.  The networks are
-``Classifier``s: ``features(images) -> (N, D)`` and a linear ``head`` on them, which is what unidentified cells, ``calibrate``
-and transfer learning need.  torch is imported when a network is first asked for, not with this package.
+``Classifier``s: ``features(images) -> (N, D)`` and a linear ``head`` on them, which is what unidentified cells,
+``calibrate`` and transfer learning need.  torch is imported when a network is first asked for, not with this package.
 """
 
 from __future__ import annotations

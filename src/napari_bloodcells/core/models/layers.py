@@ -6,6 +6,7 @@ convolutions without a norm hardly start to learn.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import gcd
 
 from torch import nn
@@ -49,6 +50,6 @@ def glorot_(module: nn.Module) -> None:
 def dense(*widths: int) -> list[nn.Module]:
     """Fully connected layers ``widths[0] -> widths[1] -> ...``, each followed by a ReLU."""
     layers: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return layers

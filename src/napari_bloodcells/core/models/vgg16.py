@@ -32,7 +32,8 @@ class Vgg16(Classifier):
 
         net = vgg16(weights=None, num_classes=2, init_weights=False)
         super().__init__(
-            nn.Sequential(net.features, net.avgpool, nn.Flatten(), nn.Dropout(dropout)), nn.Linear(512 * 7 * 7, n_classes)
+            nn.Sequential(net.features, net.avgpool, nn.Flatten(), nn.Dropout(dropout)),
+            nn.Linear(512 * 7 * 7, n_classes),
         )
         self.mode = mode
         for layer in self.modules():  # as torchvision does; kept apart because it would also fill its own huge head
@@ -133,6 +134,6 @@ ARCHITECTURE = Architecture(
     name="vgg16",
     input_size=(224, 224),
     build=build,
-    published="VGG16 (Simonyan & Zisserman 2014), torchvision's; frozen with a new head in the transfer studies (91.0 % on PBC)",
+    published="VGG16 (Simonyan & Zisserman 2014), frozen with a new head in the transfer studies (91.0 % on PBC)",
     options={"mode": "frozen", "weights": "none", "dropout": 0.0},
 )

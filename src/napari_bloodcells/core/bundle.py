@@ -1,0 +1,318 @@
+"""Model bundles: safetensors weights and JSON metadata, read with suspicion, never a pickle.
+
+A bundle is a folder with ``model.safetensors`` and ``model.json``, or one ``.safetensors`` file that carries the JSON
+in its header.  Everything is checked before a weight is used: the schema and its limits, the SHA-256 of the tensors,
+their names, shapes and values.  ``model.py`` computes with what was read here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_safetensors
+from safetensors.torch import save as dump_safetensors
+from torch import Tensor
+
+from napari_bloodcells.core.errors import BundleError, UsageError
+from napari_bloodcells.core.featurespace import FeatureSpace
+from napari_bloodcells.core.files import display_name, read_regular, write_atomic
+from napari_bloodcells.core.model import Model, Prediction
+from napari_bloodcells.core.models import architecture, architecture_names
+from napari_bloodcells.core.schema import BundleInfo
+
+if TYPE_CHECKING:
+    from napari_bloodcells.core.models.classifier import Classifier
+
+__all__ = ["BundleInfo", "Model", "Prediction", "installed_models", "load_model", "read_info", "save_bundle"]
+
+WEIGHTS, METADATA = "model.safetensors", "model.json"
+DEFAULT = "wbc5"
+MAX_WEIGHTS = 2 * 2**30
+MAX_METADATA = 4 * 2**20
+_HEADER_KEY = "bloodcells"
+_SPACE = {"distance.whiten", "distance.means"}
+_PICKLES = {".pth", ".pt", ".ckpt", ".bin", ".joblib", ".pkl", ".pickle", ".h5", ".hdf5", ".keras", ".npy", ".npz"}
+
+
+def load_model(name_or_path: str | Path = "default", device: str = "auto") -> Model:
+    """Load a model that came with the package, or a bundle of your own.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        ``default``, the name of an installed model (see ``installed_models``), the folder of a bundle, or a single
+        ``.safetensors`` file.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Raises
+    ------
+    BundleError
+        If there is no such model, or the bundle is damaged, does not fit itself, or is a pickle.
+    UsageError
+        For a device that is not there.
+
+    Examples
+    --------
+    >>> model = load_model("default", device="cpu")      # doctest: +SKIP
+    >>> model.info.class_names                           # doctest: +SKIP
+    ('neutrophil', 'eosinophil', 'basophil', 'lymphocyte', 'monocyte')
+    """
+    from napari_bloodcells.core.devices import pick_device
+
+    path = find_bundle(name_or_path)
+    info, tensors = _read(path)
+    module, space = _assemble(info, tensors, display_name(path))
+    return Model(info, module, space, pick_device(device))
+
+
+def read_info(name_or_path: str | Path) -> BundleInfo:
+    """The metadata of a bundle, checked against the schema; its weights are not read from a folder."""
+    path = find_bundle(name_or_path)
+    if path.is_dir():
+        return _parse_info(_read_metadata(path), display_name(path))
+    return _read(path)[0]
+
+
+def installed_models() -> tuple[BundleInfo, ...]:
+    """What is known of the models that came with the package or were put in its cache, in the order of their names."""
+    found: dict[str, Path] = {}
+    for home in _homes():
+        for metadata in sorted(home.glob(f"*/{METADATA}")):
+            found.setdefault(metadata.parent.name, metadata.parent)
+    return tuple(read_info(found[name]) for name in sorted(found))
+
+
+def save_bundle(
+    place: str | Path,
+    module: Classifier,
+    info: BundleInfo,
+    *,
+    space: FeatureSpace | None = None,
+    half: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Write a bundle.
+
+    Parameters
+    ----------
+    place : path
+        A folder (made where it is missing), or a file ending in ``.safetensors`` for a bundle in one file.
+    module : Classifier
+        The trained network.
+    info : BundleInfo
+        Its metadata; ``sha256`` is filled in here.
+    space : FeatureSpace, optional
+        Of the training cells, for ``Prediction.distance``.
+    half : bool
+        Store the weights in 16 bits.
+    overwrite : bool
+        Replace a bundle that is there.
+
+    Returns
+    -------
+    Path
+        ``place``.
+
+    Raises
+    ------
+    OutputError
+        If it is there already, or cannot be written.
+    """
+    place = Path(place)
+    tensors = {name: t.detach().to("cpu").contiguous() for name, t in module.state_dict().items()}
+    if space is not None:
+        tensors |= {
+            "distance.whiten": space.whiten.cpu().contiguous(),
+            "distance.means": space.means.cpu().contiguous(),
+        }
+    if half:
+        tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
+    info = info.model_copy(update={"sha256": hash_tensors(tensors)})
+    text = info.model_dump_json(indent=1)
+    if place.suffix == ".safetensors":
+        write_atomic(place, dump_safetensors(tensors, {_HEADER_KEY: text}), overwrite=overwrite)
+        return place
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise BundleError(f"{place}: no folder can be made there: {problem.strerror}.") from None
+    if not overwrite and (place / METADATA).exists():
+        raise BundleError(f"{place}: holds a model already; choose another folder.")
+    write_atomic(place / WEIGHTS, dump_safetensors(tensors), overwrite=overwrite)
+    write_atomic(place / METADATA, (text + "\n").encode(), overwrite=overwrite)
+    return place
+
+
+def hash_tensors(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over the tensors in the order of their names: name, type, shape, bytes.
+
+    The same for a folder and a single file, as it does not see how the file lays them out.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def find_bundle(name_or_path: str | Path) -> Path:
+    """The folder or file that ``name_or_path`` means; see ``load_model``."""
+    name = DEFAULT if str(name_or_path) == "default" else str(name_or_path)
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) and isinstance(name_or_path, str):
+        for home in _homes():
+            if (home / name / METADATA).is_file():
+                return home / name
+    path = Path(name_or_path)
+    _refuse_pickle(path)
+    if path.is_dir():
+        if not (path / METADATA).exists() and not (path / WEIGHTS).exists():
+            for inside in sorted(path.iterdir()):
+                _refuse_pickle(inside)
+            raise BundleError(f"{display_name(path)}: no model bundle: it holds no {METADATA} and {WEIGHTS}.")
+        return path
+    if not path.exists():
+        known = ", ".join(info.name for info in installed_models()) or "none"
+        raise BundleError(f"{name_or_path}: no such model; installed: {known}; or name a bundle's folder or file.")
+    if path.suffix != ".safetensors":
+        if path.name == METADATA:
+            return path.parent
+        raise BundleError(f"{display_name(path)}: no model bundle; name its folder or its .safetensors file.")
+    return path.parent if path.name == WEIGHTS and (path.parent / METADATA).exists() else path
+
+
+def _homes() -> Iterator[Path]:
+    """Where models live: in the package, then in ``$BLOODCELLS_MODELS`` or the user's cache folder."""
+    yield Path(str(files("napari_bloodcells") / "weights"))
+    named = os.environ.get("BLOODCELLS_MODELS")
+    if named:
+        yield Path(named)
+    else:
+        import pooch
+
+        yield Path(pooch.os_cache("napari-bloodcells")) / "models"
+
+
+def _refuse_pickle(path: Path) -> None:
+    if path.suffix.casefold() not in _PICKLES:
+        return
+    if path.suffix.casefold() in {".h5", ".hdf5", ".keras", ".npy", ".npz"}:
+        how = "open it where it was made and save its arrays with safetensors.numpy.save_file"
+    else:
+        how = "load it with torch.load(..., weights_only=True) and save it with safetensors.torch.save_file"
+    raise BundleError(
+        f"{display_name(path)}: refused: such a file can run any program when it is opened; only safetensors and "
+        f"JSON are read. To convert it, {how}, and write its model.json beside it (docs/models)."
+    )
+
+
+def _read_metadata(folder: Path) -> bytes:
+    return read_regular(folder / METADATA, MAX_METADATA, BundleError)
+
+
+def _read(path: Path) -> tuple[BundleInfo, dict[str, Tensor]]:
+    name = display_name(path)
+    data = read_regular(path / WEIGHTS if path.is_dir() else path, MAX_WEIGHTS, BundleError)
+    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05") or data[:4] == b"\x89HDF":
+        raise BundleError(
+            f"{name}: refused: it is called safetensors but is a pickle or HDF5 file, which may run programs."
+        )
+    try:
+        tensors = parse_safetensors(data)
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
+        raise BundleError(f"{name}: its weights are no whole safetensors file ({error}).") from None
+    info = _parse_info(_read_metadata(path) if path.is_dir() else _header_metadata(data, name), name)
+    _check_tensors(info, tensors, name)
+    return info, tensors
+
+
+def _header_metadata(data: bytes, name: str) -> bytes:
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    text = header.get("__metadata__", {}).get(_HEADER_KEY)
+    if text is None:
+        raise BundleError(
+            f"{name}: holds weights but does not say of what: give the folder that holds its {METADATA} too."
+        )
+    encoded = str(text).encode("utf-8", "surrogatepass")
+    if len(encoded) > MAX_METADATA:
+        raise BundleError(f"{name}: its metadata are larger than {MAX_METADATA / 2**20:.0f} MB.")
+    return encoded
+
+
+def _parse_info(text: bytes, name: str) -> BundleInfo:
+    try:
+        info = BundleInfo.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part)[:40] for part in first["loc"][:6]) or METADATA
+        raise BundleError(f"{name}: its metadata cannot be used: {where}: {first['msg']}.") from None
+    if info.arch not in architecture_names():
+        known = ", ".join(architecture_names())
+        raise BundleError(f"{name}: its architecture {info.arch!r} is not known here; known: {known}.")
+    return info
+
+
+def _check_tensors(info: BundleInfo, tensors: dict[str, Tensor], name: str) -> None:
+    head = tensors.get("head.weight")
+    if head is not None and head.ndim == 2 and head.shape[0] != len(info.class_names):
+        raise BundleError(
+            f"{name}: its weights tell {head.shape[0]} classes apart but it names {len(info.class_names)}."
+        )
+    if info.sha256 != hash_tensors(tensors):
+        said = info.sha256[:12] or "none"
+        raise BundleError(
+            f"{name}: its weights are not those it was made with (SHA-256 {hash_tensors(tensors)[:12]}..., its "
+            f"metadata say {said}...): damaged or changed; fetch it again."
+        )
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise BundleError(f"{name}: the weights {key} hold a value that is no number (NaN or infinite).")
+
+
+def _assemble(info: BundleInfo, tensors: dict[str, Tensor], name: str) -> tuple[Classifier, FeatureSpace | None]:
+    options: dict[str, Any] = dict(info.options)
+    try:
+        module = architecture(info.arch).skeleton(len(info.class_names), **options)
+    except (UsageError, TypeError, ValueError, RuntimeError, ZeroDivisionError, OverflowError) as error:
+        raise BundleError(f"{name}: {info.arch} cannot be built with its options ({error}).") from None
+    wanted = module.state_dict()
+    for key, tensor in wanted.items():
+        if key not in tensors:
+            raise BundleError(f"{name}: the weights {key} are missing.")
+        if tensors[key].shape != tensor.shape:
+            raise BundleError(
+                f"{name}: the weights {key} have the shape {tuple(tensors[key].shape)}, "
+                f"{info.arch} needs {tuple(tensor.shape)}."
+            )
+    unknown = sorted(set(tensors) - set(wanted) - _SPACE)
+    if unknown:
+        raise BundleError(f"{name}: holds weights that {info.arch} has no place for ({unknown[0]}).")
+    module.load_state_dict({k: tensors[k].to(wanted[k].dtype) for k in wanted}, assign=True)
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    return module.eval(), _space(tensors, module.head.in_features, len(info.class_names), name)
+
+
+def _space(tensors: dict[str, Tensor], width: int, n_classes: int, name: str) -> FeatureSpace | None:
+    there = _SPACE & set(tensors)
+    if not there:
+        return None
+    whiten, means = tensors.get("distance.whiten"), tensors.get("distance.means")
+    if whiten is None or means is None:
+        raise BundleError(f"{name}: the weights {(_SPACE - there).pop()} are missing.")
+    if whiten.ndim != 2 or whiten.shape[0] != width or means.shape != (n_classes, whiten.shape[1]):
+        raise BundleError(
+            f"{name}: the weights distance.* do not fit the network's {width} features and {n_classes} classes."
+        )
+    return FeatureSpace(whiten.float(), means.float())

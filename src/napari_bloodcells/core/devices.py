@@ -1,0 +1,80 @@
+"""Which processor computes, in which precision, and why, in words.
+
+``auto`` takes CUDA, else Apple's MPS, else the CPU.  bfloat16 is used where the processor multiplies it natively (CUDA
+since Ampere, CPUs with AMX or AVX512-BF16) and float32 elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_bloodcells.core.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+CHOICES = ("auto", "cpu", "cuda", "mps")
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The torch device of that name; ``auto`` takes the fastest that is there.
+
+    Raises
+    ------
+    UsageError
+        For an unknown device, or one that this machine or this torch does not have.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"{name!r} is no device; choose one of {', '.join(CHOICES)}.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"no CUDA device: {_why_no_cuda()}; use --device cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"{name}: this machine has {torch.cuda.device_count()} GPU(s), numbered from 0.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("no MPS device: it needs an Apple processor and a torch built for it; use --device cpu.")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"{name!r} is no device that is supported; choose one of {', '.join(CHOICES)}.")
+    return device
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Whether ``device`` multiplies bfloat16 natively, so that it is faster than float32."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        if not hasattr(torch.cpu, "get_capabilities"):  # older torch
+            return bool(torch.cpu._is_avx512_bf16_supported())
+        has = torch.cpu.get_capabilities()
+        return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+    return False
+
+
+def describe_device(device: torch.device) -> str:
+    """One line on what computes and why, such as ``CPU, 2 threads, bfloat16: torch sees no GPU because ...``."""
+    import torch
+
+    precision = "bfloat16" if fast_bf16(device) else "float32"
+    if device.type == "cuda":
+        found = torch.cuda.get_device_properties(device)
+        return f"GPU: {found.name}, {found.total_memory / 2**30:.0f} GiB, {precision}"
+    if device.type == "mps":
+        return f"GPU: Apple MPS, {precision}"
+    return f"CPU, {torch.get_num_threads()} threads, {precision}: torch sees no GPU because {_why_no_cuda()}"
+
+
+def _why_no_cuda() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "the CPU was asked for"
+    if not torch.backends.cuda.is_built():
+        return "this torch is built without CUDA"
+    return "no NVIDIA GPU with a working driver is found"
