@@ -16,7 +16,7 @@ from pathlib import Path
 
 from napari_bloodcells.core.errors import BloodcellsError, OutputError
 
-_DIGITS = re.compile(r"(\d+)")
+_DIGITS = re.compile(r"(\d{1,1000})")
 
 
 def display_name(path: Path | str) -> str:
@@ -38,9 +38,7 @@ def natural_key(path: Path | str) -> tuple[tuple[tuple[int, int, str], ...], ...
 
     def part_key(part: str) -> tuple[tuple[int, int, str], ...]:
         text = unicodedata.normalize("NFC", part)
-        pieces = [
-            (0, int(p), "") if p.isdecimal() and len(p) < 4000 else (1, 0, p.casefold()) for p in _DIGITS.split(text)
-        ]
+        pieces = [(0, int(p), "") if p.isdecimal() else (1, 0, p.casefold()) for p in _DIGITS.split(text)]
         return (*pieces, (2, 0, part))  # the name itself last: two names never have the same key
 
     return tuple(part_key(part) for part in Path(path).parts)
@@ -67,7 +65,7 @@ def check_regular(path: Path | str, error: type[BloodcellsError]) -> int:
 
 
 def read_regular(path: Path | str, limit: int, error: type[BloodcellsError]) -> bytes:
-    """The bytes of ``path``; raises ``error`` when it is no regular file, is empty, unreadable or over ``limit`` bytes."""
+    """The bytes of ``path``; raises ``error`` if it is no file, is empty, unreadable or over ``limit`` bytes."""
     name = display_name(path)
     size = check_regular(path, error)
     if size > limit:

@@ -7,6 +7,7 @@ name, then what the XML says in its ``filename``.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import unicodedata
@@ -109,7 +110,8 @@ def _nearest(annotation: Path, stem: str, candidates: list[Path]) -> Path:
 def _distance(a: Path, b: Path) -> int:
     """Steps through the folder tree from the folder of ``a`` to that of ``b``."""
     folders_a, folders_b = Path(os.path.abspath(a)).parent.parts, Path(os.path.abspath(b)).parent.parts
-    common = len(os.path.commonprefix([folders_a, folders_b]))
+    shared = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(folders_a, folders_b, strict=False))
+    common = len(list(shared))
     return len(folders_a) + len(folders_b) - 2 * common
 
 
