@@ -66,9 +66,8 @@ def read_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS, reduce
     if size >= _HEADER and _is_tiff(_first_bytes(path, name)):
         return _read_tiff(Path(path), name, max_pixels, reduce)
     # No picture of max_pixels needs more than 16 bytes a pixel; a longer file is not read into memory at all.
-    return read_image_bytes(
-        read_regular(path, 16 * max_pixels + 2**26, ImageError), name, max_pixels=max_pixels, reduce=reduce
-    )
+    data = read_regular(path, 16 * max_pixels + 2**26, ImageError)
+    return read_image_bytes(data, name, max_pixels=max_pixels, reduce=reduce)
 
 
 def read_image_bytes(
@@ -90,7 +89,7 @@ def read_image_bytes(
 
 
 def _decode(data: bytes, name: str, max_pixels: int, reduce: int) -> NDArray[np.uint8]:
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     picture = _open(data, name)
     width, height = picture.size
@@ -119,11 +118,7 @@ def _decode(data: bytes, name: str, max_pixels: int, reduce: int) -> NDArray[np.
         array = to_rgb8(np.asarray(picture), name)
     else:
         array = np.array(picture.convert("RGB"))
-    if array.shape[:2] == (0, 0):
-        raise ImageError(f"{name}: has no pixels.")
-    if reduce == 1:
-        return array
-    return np.array(Image.fromarray(array).reduce(reduce))
+    return _shrink(array, reduce)
 
 
 def _open(data: bytes, name: str) -> Any:
@@ -155,10 +150,12 @@ def _read_tiff(file: Path | io.BytesIO, name: str, max_pixels: int, reduce: int)
 
     if reduce not in _REDUCTIONS:
         raise ValueError(f"reduce must be 1, 2, 4 or 8, not {reduce}")
+
+    def check_size(width: int, height: int) -> None:
+        _check_size(width, height, name, max_pixels)
+
     try:
-        array, orientation, bits = decode_tiff(
-            file, name, lambda width, height: _check_size(width, height, name, max_pixels)
-        )
+        array, orientation, bits = decode_tiff(file, name, check_size)
         return _shrink(to_rgb8(_upright(array, orientation), name, bits=bits), reduce)
     except (ImageError, DataWarning):
         raise

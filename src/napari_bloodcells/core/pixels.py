@@ -91,4 +91,5 @@ def _to_8_bits(array: NDArray[Any], name: str, bits: int | None) -> NDArray[np.u
         top = float(2 ** next(depth for depth in _DEPTHS if high < 2**depth) - 1)
     if top == 255 and array.dtype.kind != "f":
         return array.astype(np.uint8)
-    return np.floor(array.astype(np.float32) * np.float32(255 / top) + np.float32(0.5)).astype(np.uint8)
+    scaled: NDArray[np.uint8] = (array.astype(np.float32) * np.float32(255 / top) + np.float32(0.5)).astype(np.uint8)
+    return scaled

@@ -78,7 +78,8 @@ def _as_shown(array: NDArray[Any], page: Any, name: str) -> NDArray[Any]:
         colors = (np.asarray(page.colormap) >> 8).astype(np.uint8)
         return np.moveaxis(colors[:, array.reshape(array.shape[:2])], 0, -1)
     if photometric == "MINISWHITE":
-        return np.logical_not(array) if array.dtype == np.bool_ else (2 ** int(page.bitspersample) - 1) - array
+        inverted: NDArray[Any] = ~array if array.dtype == np.bool_ else (2 ** int(page.bitspersample) - 1) - array
+        return inverted
     if photometric == "SEPARATED" and array.ndim == 3 and array.shape[-1] >= 4:
         top = float(np.iinfo(array.dtype).max)
         ink = array[..., :4].astype(np.float32) / top
