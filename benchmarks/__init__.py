@@ -1,0 +1,1 @@
+"""What the documentation claims, measured: one folder per subject, one command each."""

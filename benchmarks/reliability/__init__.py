@@ -1,0 +1,1 @@
+"""Bad input, faults, fuzzing and soak: what ``docs/reliability.md`` promises, measured."""
