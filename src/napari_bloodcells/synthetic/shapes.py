@@ -47,7 +47,7 @@ class Patch:
         y = ((row + np.arange(n) + 0.5) * um - center[1]).astype(np.float32)
         return cls(row, column, np.broadcast_to(x, (n, n)), np.broadcast_to(y[:, None], (n, n)), um)
 
-    def box(self, coverage: Plane, inside: float = 0.5) -> tuple[int, int, int, int]:
+    def box(self, coverage: Plane, inside: float = 0.25) -> tuple[int, int, int, int]:
         """Pixel box (x_min, y_min, x_max, y_max) of where ``coverage`` exceeds ``inside``, in field coordinates."""
         mask = coverage > inside
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
