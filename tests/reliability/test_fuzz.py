@@ -1,0 +1,30 @@
+"""A short fuzz of every reader that meets files of strangers; the long one is ``benchmarks.reliability.fuzz``."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from benchmarks.reliability.fuzz import DICTIONARY, SEEDS, Target, fuzz, make_target
+
+TARGETS = sorted(SEEDS)
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def target(request: pytest.FixtureRequest) -> Target:
+    return make_target(request.param)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(parts=st.lists(st.one_of(st.binary(max_size=60), st.sampled_from(DICTIONARY)), max_size=30))
+def test_any_bytes_are_read_or_refused_in_one_line(target: Target, parts: list[bytes]) -> None:
+    target(b"".join(parts))
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_two_thousand_mutations_of_good_files_crash_no_reader(name: str, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)  # what crashes is kept in the current folder
+    crashes, slowest = fuzz(name, 2000)
+    assert crashes == 0
+    assert slowest < 5
