@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,3 +29,33 @@ def shared_data() -> Path:
     if folder is None:
         pytest.skip("the real data are not here: put them in ../shared/data or name their folder in BLOODCELLS_DATA")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network() -> Iterator[None]:
+    """The whole suite runs with the network refused: only loopback and Unix sockets connect.
+
+    ``docs/reliability.md`` promises that nothing is fetched unless ``fetch`` was asked for; a test that reaches out
+    fails here with the address that it wanted.
+    """
+    connect, connect_ex = socket.socket.connect, socket.socket.connect_ex
+
+    def refuse_far(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            host = str(address[0])
+            if host not in ("localhost", "::1", "0.0.0.0") and not host.startswith("127."):
+                raise AssertionError(f"the network was asked for {host}: nothing may be fetched unasked")
+
+    def guarded_connect(self: socket.socket, address: Any) -> None:
+        refuse_far(self, address)
+        connect(self, address)
+
+    def guarded_connect_ex(self: socket.socket, address: Any) -> int:
+        refuse_far(self, address)
+        return connect_ex(self, address)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(socket.socket, "connect", guarded_connect)
+    patch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
+    yield
+    patch.undo()

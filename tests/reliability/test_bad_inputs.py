@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-
 from benchmarks.reliability.matrix import Outcome, run_matrix
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from benchmarks.reliability.fuzz import DICTIONARY, SEEDS, Target, fuzz, make_target
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from benchmarks.reliability.fuzz import DICTIONARY, SEEDS, Target, fuzz, make_target
 
 TARGETS = sorted(SEEDS)
 
