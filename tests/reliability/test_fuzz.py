@@ -27,3 +27,17 @@ def test_two_thousand_mutations_of_good_files_crash_no_reader(name: str, tmp_pat
     crashes, slowest = fuzz(name, 2000)
     assert crashes == 0
     assert slowest < 5
+
+
+FOUND = {
+    "a key that is a list": (
+        "scheme",
+        b'{"name": "mine", "classes": [{"name": "blast", "key": ["b"], "kind": "wbc"}]}',
+    ),
+    "a color that is an object": ("scheme", b'{"name": "mine", "classes": [{"name": "blast", "color": {}}]}'),
+}
+
+
+@pytest.mark.parametrize(("name", "data"), FOUND.values(), ids=FOUND.keys())
+def test_what_the_fuzzer_found_stays_mended(name: str, data: bytes) -> None:
+    make_target(name)(data)

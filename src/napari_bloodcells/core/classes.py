@@ -166,8 +166,8 @@ def parse_scheme(data: Any, source: str) -> ClassScheme:
     name = data.get("name", Path(source).stem)
     if not isinstance(name, str) or not name.strip():
         raise UsageError(f'{source}: "name" must be a text.')
-    taken = {e.get("key") for e in entries if isinstance(e, dict)} | set(RESERVED_KEYS)
-    colors = [c for c in OKABE_ITO if c not in {e.get("color") for e in entries if isinstance(e, dict)}]
+    taken: set[Any] = _texts(entries, "key") | set(RESERVED_KEYS)
+    colors = [c for c in OKABE_ITO if c not in _texts(entries, "color")]
     classes: list[CellClass] = []
     for number, entry in enumerate(entries, 1):
         made = _parse_class(entry, f"{source}: class {number}", taken, colors)
@@ -179,6 +179,11 @@ def parse_scheme(data: Any, source: str) -> ClassScheme:
         classes.append(made)
     _check_aliases(classes, source)
     return ClassScheme(name.strip(), tuple(classes))
+
+
+def _texts(entries: list[Any], field: str) -> set[str]:
+    """The texts that the entries give for ``field``; what is no text is refused later, with its class named."""
+    return {e[field] for e in entries if isinstance(e, dict) and isinstance(e.get(field), str)}
 
 
 def _parse_class(entry: Any, where: str, taken: set[Any], colors: list[str]) -> CellClass:
