@@ -58,7 +58,7 @@ class Boxes:
 
     def take(self, index: NDArray[np.bool_] | NDArray[np.intp] | list[int]) -> Boxes:
         """The boxes that ``index`` (a mask or positions) selects, in its order."""
-        keep = np.arange(len(self))[np.asarray(index)] if len(self) else np.zeros(0, int)
+        keep = np.arange(len(self))[np.asarray(index)] if len(self) and len(index) else np.zeros(0, int)
         return Boxes(self.xyxy[keep], tuple(self.labels[i] for i in keep), self.scores[keep], self.source)
 
     def named(self, label: str) -> Boxes:
