@@ -1,0 +1,136 @@
+"""The commands by name, and what becomes of an error.
+
+``bloodcells-batch --help`` must answer at once, so the table below is all that it reads: a command's module is
+imported when the command is called (or asked for its own help), and torch only when it computes.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+PROGRAM = "bloodcells-batch"
+EXIT_OK, EXIT_NOTHING, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+
+@dataclass(frozen=True)
+class LazyCommand:
+    """Where a command lives and what the list of commands says of it."""
+
+    module: str
+    attribute: str
+    help: str
+
+
+COMMANDS: dict[str, LazyCommand] = {
+    "count": LazyCommand("count", "count", "Count the white cells in a folder of smear photographs."),
+    "demo": LazyCommand("demo", "demo", "Draw blood smears, count them, show counted beside true."),
+    "compare": LazyCommand("compare", "compare", "Compare two counts: two people, or machine against person."),
+    "export": LazyCommand("export", "export", "Write a count as FHIR, COCO, GeoJSON (QuPath) or VOC."),
+    "evaluate": LazyCommand("evaluate", "evaluate", "Measure a model on labeled cells, with intervals."),
+    "calibrate": LazyCommand("calibrate", "calibrate", "Fit a model to your own microscope with a few labeled cells."),
+    "train": LazyCommand("train", "train", "Train a model, on your own cells too."),
+    "crop": LazyCommand("crop", "crop", "Cut the cells of a data set into folders, one a class."),
+    "models": LazyCommand("models", "models_app", "List the installed models, tell about one."),
+    "data": LazyCommand("data", "data_app", "List, fetch or look into public data sets."),
+    "doctor": LazyCommand("doctor", "doctor", "Say what is installed, what works and what is missing."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """A group that knows its commands by name and imports one only when it is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import the module of a command and make the command of it."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        target = getattr(import_module(f"napari_bloodcells.cli.{entry.module}"), entry.attribute)
+        command = typer.main.get_command(target) if isinstance(target, typer.Typer) else _single(target)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+
+def _single(function: Any) -> Any:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(function)
+    return typer.main.get_command(app)
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    name=PROGRAM,
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain text: drawing the list with rich would double the time of --help
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", help="Say the version and end.", is_eager=True),
+) -> None:
+    """Differential white-blood-cell counts from photographs of stained blood smears (research use only).
+
+    Start with:  bloodcells-batch count FOLDER      and for each command:  bloodcells-batch COMMAND --help
+    """
+    if version:
+        from napari_bloodcells import __version__
+
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (``sys.argv`` unless given) and return its exit code.
+
+    0 all done, 3 some images failed, 2 wrong usage, 1 nothing could be done, 130 stopped by the user.
+    """
+    from napari_bloodcells.core.errors import BloodcellsError, Cancelled, UsageError
+
+    warnings.formatwarning = _warning_line
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name=PROGRAM)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else EXIT_OK if end.code is None else EXIT_NOTHING
+    except Cancelled as stop:
+        _say(str(stop))
+        return EXIT_INTERRUPTED
+    except UsageError as error:
+        _say(f"Error: {error}")
+        return EXIT_USAGE
+    except BloodcellsError as error:
+        _say(f"Error: {error}")
+        return EXIT_NOTHING
+    except KeyboardInterrupt:
+        _say("Stopped.")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        sys.stderr.close()
+        return EXIT_OK
+    return EXIT_OK
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _warning_line(message: Any, category: Any, *place: Any, **more: Any) -> str:
+    return f"Warning: {message}\n"

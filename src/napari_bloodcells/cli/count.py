@@ -1,0 +1,170 @@
+"""``bloodcells-batch count``: a folder of smear images in, the differential count out, as a table and as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from napari_bloodcells.cli.app import EXIT_NOTHING, EXIT_SOME_FAILED
+from napari_bloodcells.cli.common import BoxesOption, DeviceOption, ModelOption, ScaleOption
+
+if TYPE_CHECKING:
+    from napari_bloodcells.core.count import CountOptions, CountResult
+
+_RESULT, _SPEED, _LIMITS = "Results", "Speed and many machines", "Models and limits"
+_SHOWN_FAILURES = 10
+
+
+def count(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="FOLDER|FILES...", help="A folder of images, or image files.", show_default=False),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder for the results  [default: FOLDER-differential]", show_default=False
+        ),
+    ] = None,
+    model: ModelOption = "default",
+    boxes: BoxesOption = "auto",
+    device: DeviceOption = "auto",
+    recursive: Annotated[bool, typer.Option(help="Also count the folders inside; each is a sample.")] = True,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results in the output folder.")] = False,
+    format: Annotated[str, typer.Option(help="Of the tables: csv, parquet or json.", rich_help_panel=_RESULT)] = "csv",
+    report: Annotated[
+        bool, typer.Option("--report", help="Also write report.html, a page per sample.", rich_help_panel=_RESULT)
+    ] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also write each image with its cells drawn.", rich_help_panel=_RESULT)
+    ] = False,
+    wbc: Annotated[
+        float | None,
+        typer.Option(
+            "--wbc", help="White cells in 10^9/L, for absolute counts in the report.", rich_help_panel=_RESULT
+        ),
+    ] = None,
+    anonymous: Annotated[
+        bool,
+        typer.Option("--anonymous", help="Numbers instead of file names in all results.", rich_help_panel=_RESULT),
+    ] = False,
+    um_per_pixel: ScaleOption = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="A cell less sure than this is unidentified (0 to 1).", rich_help_panel=_LIMITS),
+    ] = None,
+    find_threshold: Annotated[
+        float | None,
+        typer.Option(help="A found box less sure than this is left out (0 to 1).", rich_help_panel=_LIMITS),
+    ] = None,
+    max_pixels: Annotated[int, typer.Option(help="Larger images are refused.", rich_help_panel=_LIMITS)] = 150_000_000,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images counted together; results do not depend on it.", rich_help_panel=_SPEED),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes on a CPU; 0: one per processor.", rich_help_panel=_SPEED)
+    ] = 0,
+    devices: Annotated[
+        str | None,
+        typer.Option(help="Several graphics cards at once: all, or cuda:0,cuda:1.", rich_help_panel=_SPEED),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Count on a dask cluster: the scheduler's address, or local:4.", rich_help_panel=_SPEED),
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Say where the time went.", rich_help_panel=_SPEED)
+    ] = False,
+) -> None:
+    """Count the white cells in a folder of smear photographs.
+
+    Prints the differential and writes cells.csv, images.csv, differential.csv and run.json.
+    Nothing is ever written into the folder of the images.
+
+    Exit code: 0 all images counted, 3 some failed (named in images.csv), 2 wrong usage, 1 nothing could be done.
+    """
+    from napari_bloodcells.cli.progress import TerminalProgress
+    from napari_bloodcells.core.count import CountOptions
+    from napari_bloodcells.core.count import count as count_images
+    from napari_bloodcells.core.output import default_output
+
+    place = output or default_output([Path(entry) for entry in inputs])
+    options = CountOptions(
+        output=place,
+        resume=resume,
+        overwrite=overwrite,
+        format=format,
+        recursive=recursive,
+        batch_size=batch_size,
+        workers=workers,
+        devices=_devices(devices),
+        cluster=cluster,
+        threshold=threshold,
+        find_threshold=find_threshold,
+        um_per_pixel=um_per_pixel,
+        max_pixels=max_pixels,
+        anonymous=anonymous,
+    )
+    with TerminalProgress({"counting": "Counting", "overlay": "Drawing"}) as progress:
+        result = count_images(inputs, model, boxes, device, progress, options)
+        if overlay:
+            from napari_bloodcells.core.overlay import write_overlays
+
+            write_overlays(result, place / "overlay", progress)
+    if report:
+        from napari_bloodcells.core.report import write_reports
+
+        write_reports(result, place)
+    _show(result, place, options)
+    if profile:
+        from napari_bloodcells.cli.profile import show_profile
+
+        show_profile(result)
+    if len(result.failed):
+        raise typer.Exit(EXIT_NOTHING if len(result.failed) == len(result.images) else EXIT_SOME_FAILED)
+
+
+def _devices(text: str | None) -> tuple[str, ...]:
+    from napari_bloodcells.core.workers import all_devices
+
+    return () if text is None else all_devices(text)
+
+
+def _show(result: CountResult, place: Path, options: CountOptions) -> None:
+    """The differential of the whole folder as a table, the images that failed, and where the files are."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    block = result.differentials[result.differentials["sample"] == "all"]
+    table = Table(title="Differential count", title_justify="left", caption="95 % interval: exact binomial")
+    table.add_column("class")
+    for heading in ("cells", "%", "95 % interval"):
+        table.add_column(heading, justify="right")
+    apart = []
+    for row in block.to_dict("records"):
+        if row["percent"] == row["percent"]:
+            interval = f"{row['ci_low']:.1f} - {row['ci_high']:.1f}"
+            table.add_row(escape(row["class"]), str(row["count"]), f"{row['percent']:.1f}", interval)
+        elif row["count"]:
+            apart.append(f"{row['class']} {row['count']}")
+    console.print(table)
+    if apart:
+        console.print(f"Apart: {escape(', '.join(apart))}")
+    failed = result.failed
+    read = len(result.images) - len(failed)
+    samples = result.differentials["sample"].nunique() - 1
+    beside = f", {samples} samples" if samples > 1 else ""
+    console.print(
+        f"{len(result.cells)} cells in {read} of {len(result.images)} images{beside}; {escape(result.model.name)}."
+    )
+    for row in failed.head(_SHOWN_FAILURES).to_dict("records"):
+        console.print(f"[red]not counted:[/red] {escape(row['status'])}", soft_wrap=True)
+    if len(failed) > _SHOWN_FAILURES:
+        console.print(f"... and {len(failed) - _SHOWN_FAILURES} more, all in images.{options.format}.")
+    console.print(f"Results: {escape(str(place))}", soft_wrap=True)

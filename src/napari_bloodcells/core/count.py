@@ -1,0 +1,369 @@
+"""Count: images in, the table of cells, the table of images and the differentials out.
+
+``count`` lists the jobs (``jobs.py``), has shards of them counted in this process, in worker processes or on a
+cluster (``pipeline.py``, ``workers.py``, ``cluster.py``), and makes the tables of the records (``cells.py``).  With an
+output folder every finished shard is kept (``shards.py``), so a run that was stopped in any way goes on with
+``resume``; the tables are written at the end, each whole or not at all.  Nothing is written into the input.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_bloodcells.core.boxes import Boxes
+from napari_bloodcells.core.cells import OK, FieldRecord, cells_table, images_table
+from napari_bloodcells.core.errors import BloodcellsError, UsageError
+from napari_bloodcells.core.images import DEFAULT_MAX_PIXELS
+from napari_bloodcells.core.jobs import JobList, Sources, collect_jobs, unnamed
+from napari_bloodcells.core.output import check_output, read_finished, write_tables
+from napari_bloodcells.core.pipeline import CounterSetup, FieldCounter, StageTimes, check_setup
+from napari_bloodcells.core.progress import Progress, Silent
+from napari_bloodcells.core.runlock import RunLock
+from napari_bloodcells.core.shards import ShardPlan, ShardStore, digest_of, shard_size
+from napari_bloodcells.core.workers import Done, Work, cpu_count, run_inline, run_processes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from napari_bloodcells.core.bundle import BundleInfo, Model
+    from napari_bloodcells.core.classes import ClassScheme
+
+TASK = "counting"
+FEW = 32
+"""So few images are counted in this process: starting others would take longer."""
+
+
+@dataclass(frozen=True)
+class CountOptions:
+    """Settings of a count; every one has a meaning by itself, and the defaults suit a folder of photographs.
+
+    Attributes
+    ----------
+    output : path or None
+        Folder for the tables; None writes nothing and keeps nothing for ``resume``.
+    resume, overwrite : bool
+        Go on with the unfinished run that lies in ``output``; replace the finished results there.
+    format : {"csv", "parquet", "json"}
+    recursive : bool
+        Look into the folders of folders.
+    batch_size : int or None
+        Images that are counted together and kept as one shard; results do not depend on it.
+    workers : int
+        Processes on a CPU: 1 counts in this process, 0 takes one per processor.
+    devices : tuple of str
+        Several devices (``cuda:0``, ``cuda:1``) with one process each, instead of ``device``.
+    cluster : str or None
+        Address of a dask scheduler, or ``local:N``.
+    threshold, find_threshold : float or None, 0 to 1
+        Least confidence of a class and of a found box; None takes those of the models.
+    um_per_pixel : float or None
+        Scale of the images, where it is known better than it can be measured.
+    max_pixels : int
+        Larger images are refused.
+    anonymous : bool
+        Numbers instead of file names in all results.
+    """
+
+    output: Path | str | None = None
+    resume: bool = False
+    overwrite: bool = False
+    format: str = "csv"
+    recursive: bool = True
+    batch_size: int | None = None
+    workers: int = 1
+    devices: tuple[str, ...] = ()
+    cluster: str | None = None
+    threshold: float | None = None
+    find_threshold: float | None = None
+    um_per_pixel: float | None = None
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    anonymous: bool = False
+
+
+@dataclass(frozen=True)
+class CountResult:
+    """What was counted.
+
+    Attributes
+    ----------
+    cells : DataFrame
+        One row per cell (columns: ``core/cellstable.py``).
+    images : DataFrame
+        One row per image given, read or not (columns: ``core/cells.py``).
+    differentials : DataFrame
+        One block per sample and one for ``all`` (columns: ``core/differential.py``).
+    run : dict
+        Model and its hash, versions, options, device, times.
+    model : BundleInfo
+        Metadata of the model that classified: its scheme, its confusion matrix.
+    root : Path or None
+        Folder that the names of the images are relative to.
+    """
+
+    cells: pd.DataFrame
+    images: pd.DataFrame
+    differentials: pd.DataFrame
+    run: dict[str, Any]
+    model: BundleInfo = field(repr=False)
+    root: Path | None = field(default=None, repr=False)
+
+    @property
+    def scheme(self) -> ClassScheme:
+        """The classes that the cells were sorted into."""
+        return self.model.class_scheme
+
+    @property
+    def failed(self) -> pd.DataFrame:
+        """The images that could not be counted, with the reason in ``status``."""
+        return self.images[self.images["status"] != OK]
+
+    def to_csv(self, folder: Path | str, *, overwrite: bool = False) -> Path:
+        """Write ``cells.csv``, ``images.csv``, ``differential.csv`` and ``run.json`` into ``folder``.
+
+        Raises
+        ------
+        OutputError
+            Results are there already and ``overwrite`` is False, or the folder cannot be written.
+        """
+        return write_tables(self, Path(folder), "csv", overwrite=overwrite)
+
+
+def count(
+    paths_or_arrays: Sources,
+    model: str | Path | Model = "default",
+    boxes: str | Boxes | Mapping[str, Boxes] = "auto",
+    device: str = "auto",
+    progress: Progress | None = None,
+    options: CountOptions | None = None,
+) -> CountResult:
+    """Find, classify and count the white cells of photographs of a stained blood smear.
+
+    Parameters
+    ----------
+    paths_or_arrays : path, array, sequence of these, or mapping of name to path or array
+        Files, folders (searched for images), or (H, W, 3) RGB arrays.
+    model : str, path or Model
+        Name of an installed model, a bundle, or a loaded model.
+    boxes : str, Boxes, or mapping of image name to Boxes
+        ``auto``: from the VOC XML of an image where it has one, else found; ``xml``: only so; ``find``: found, also
+        where there is an XML; ``classical``: found without a network; ``whole``: each image is one cell; the folder
+        of a localizer; or the boxes themselves (``Boxes`` for a single array).
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    progress : Progress, optional
+        Is told of every image, and can cancel.
+    options : CountOptions, optional
+
+    Returns
+    -------
+    CountResult
+        An image that cannot be read is a row of ``images`` with the reason, not an error.
+
+    Raises
+    ------
+    UsageError
+        A path that is not there, or a value that cannot be meant.
+    BundleError
+        The model cannot be used.
+    OutputError
+        The output folder cannot be used; what was finished is kept.
+    Cancelled
+        ``progress`` asked to stop; with an output folder what was finished is kept.
+
+    Examples
+    --------
+    >>> from napari_bloodcells.synthetic import draw_field             # doctest: +SKIP
+    >>> result = count([draw_field(seed=1).image])                     # doctest: +SKIP
+    >>> result.differentials[["class", "count", "percent"]]            # doctest: +SKIP
+    """
+    options = options or CountOptions()
+    setup = _setup(model, boxes, device, options)
+    check_setup(setup)
+    loaded = None if isinstance(model, (str, Path)) else model
+    listed = collect_jobs(
+        paths_or_arrays, recursive=options.recursive, annotations=setup.boxes in ("auto", "xml"), labels=True
+    )
+    if not isinstance(boxes, str):
+        listed = _with_boxes(listed, boxes)
+    if options.anonymous:
+        listed = unnamed(listed)
+    if not listed.jobs:
+        raise BloodcellsError(f"{paths_or_arrays}: no images there (JPEG, PNG, BMP, WebP, GIF or TIFF).")
+    run = _Run(listed, setup, options, loaded, progress or Silent())
+    if options.output is None:
+        return run.in_memory()
+    return run.on_disk(Path(options.output), paths_or_arrays)
+
+
+def _setup(model: Any, boxes: Any, device: str, options: CountOptions) -> CounterSetup:
+    return CounterSetup(
+        model=str(model) if isinstance(model, (str, Path)) else "",
+        device=device,
+        boxes=boxes if isinstance(boxes, str) else "find",
+        threshold=options.threshold,
+        find_threshold=options.find_threshold,
+        um_per_pixel=options.um_per_pixel,
+        max_pixels=options.max_pixels,
+    )
+
+
+def _with_boxes(listed: JobList, boxes: Boxes | Mapping[str, Boxes]) -> JobList:
+    given = {listed.jobs[0].image: boxes} if isinstance(boxes, Boxes) else dict(boxes)
+    unknown = sorted(set(given) - {job.image for job in listed.jobs})
+    if unknown or (isinstance(boxes, Boxes) and len(listed.jobs) != 1):
+        raise UsageError(f"Boxes were given for {unknown[0] if unknown else 'one image, but there are several'}.")
+    return replace(listed, jobs=tuple(replace(job, boxes=given.get(job.image)) for job in listed.jobs))
+
+
+class _Run:
+    """One count under way: where it computes, what it keeps, what it reports."""
+
+    def __init__(
+        self, listed: JobList, setup: CounterSetup, options: CountOptions, model: Model | None, progress: Progress
+    ) -> None:
+        self.listed, self.options, self.model, self.progress = listed, options, model, progress
+        self.setup = _on_device(setup, options)
+        self.started = datetime.now(UTC)
+        self.clock = time.perf_counter()
+        self.times = StageTimes()
+        self.info = model.info if model is not None else _read_info(setup.model)
+        self.workers = self._workers()
+
+    def in_memory(self) -> CountResult:
+        """Count, keeping nothing on disk."""
+        plan = self._plan({})
+        self.progress.start(TASK, plan.n_images)
+        done: dict[int, list[FieldRecord]] = {}
+        for shard, records, times in self._count(plan, range(plan.n_shards)):
+            done[shard] = records
+            self._tell(records, times)
+        return self._result(lambda: (record for shard in sorted(done) for record in done[shard]))
+
+    def on_disk(self, output: Path, sources: Sources) -> CountResult:
+        """Count into a folder, shard by shard, and write the tables."""
+        check_output(output, sources, self.options)
+        with RunLock(output) as lock:
+            check_output(output, sources, self.options)
+            fingerprint = self._fingerprint()
+            if self.options.resume and (finished := read_finished(output, fingerprint, self.options.format)):
+                return CountResult(*finished, self.info, self.listed.root)
+            plan = self._plan(fingerprint)
+            store = ShardStore(output, plan, resume=self.options.resume, overwrite=self.options.overwrite)
+            missing = store.missing()
+            plan = store.plan
+            self.progress.start(TASK, plan.n_images)
+            ready = plan.n_images - sum(plan.images_of(s).stop - plan.images_of(s).start for s in missing)
+            if ready:
+                self.progress.advance(TASK, ready)
+            for shard, records, times in self._count(plan, missing):
+                store.write(shard, records)
+                lock.renew()
+                self._tell(records, times)
+            result = self._result(store.records)
+            result.run["fingerprint"] = fingerprint
+            write_tables(result, output, self.options.format, overwrite=True)
+            store.remove()
+        return result
+
+    def _workers(self) -> int:
+        if self.options.devices:
+            return len(self.options.devices)
+        if self.setup.device != "cpu" or len(self.listed.jobs) <= FEW or self.model is not None:
+            return 1
+        return self.options.workers or cpu_count()
+
+    def _plan(self, fingerprint: dict[str, Any]) -> ShardPlan:
+        n = len(self.listed.jobs)
+        size = self.options.batch_size or shard_size(n, max(self.workers, 1))
+        return ShardPlan(fingerprint, n, size)
+
+    def _fingerprint(self) -> dict[str, Any]:
+        """What must be the same for a run to be resumed."""
+        settings = asdict(replace(self.setup, model="", device="", readers=0))
+        names = {"boxes": "kind of boxes", "um_per_pixel": "scale", "max_pixels": "limit of pixels"}
+        shown = {names.get(key, key): value for key, value in settings.items() if key not in ("model", "device")}
+        shown.pop("readers")
+        files = [f"{job.image}\0{_stamp(job.source)}\0{_stamp(job.annotation)}" for job in self.listed.jobs]
+        from napari_bloodcells import __version__
+
+        return {"model": self.info.sha256, "version": __version__, "list of images": digest_of(files), **shown}
+
+    def _count(self, plan: ShardPlan, shards: Iterable[int]) -> Iterator[Done]:
+        work: Iterator[Work] = ((shard, self.listed.jobs[plan.images_of(shard)]) for shard in shards)
+        if self.options.cluster:
+            from napari_bloodcells.core.cluster import run_cluster
+
+            return run_cluster(self.options.cluster, self.setup, work, self.progress)
+        if self.workers > 1:
+            devices = self.options.devices or ("cpu",) * self.workers
+            return run_processes([replace(self.setup, device=name) for name in devices], work, self.progress)
+        return run_inline(FieldCounter(self.setup, self.model), work, self.progress)
+
+    def _tell(self, records: list[FieldRecord], times: StageTimes) -> None:
+        self.times.add(times)
+        self.progress.advance(TASK, len(records), cells=float(self.times.cells))
+
+    def _result(self, records: Any) -> CountResult:
+        from napari_bloodcells.core.differential import differential_frame, differentials
+
+        scheme = self.info.class_scheme
+        cells, images = cells_table(records(), scheme), images_table(records(), scheme)
+        blocks = differential_frame(differentials(cells, scheme, images))
+        run = self._run_info(int((images["status"] == OK).sum()), len(images), len(cells))
+        return CountResult(cells, images, blocks, run, self.info, self.listed.root)
+
+    def _run_info(self, read: int, given: int, n_cells: int) -> dict[str, Any]:
+        from napari_bloodcells.core.output import versions
+
+        seconds = time.perf_counter() - self.clock
+        options = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self.options).items()}
+        if self.options.anonymous:
+            options = {name: value for name, value in options.items() if name not in ("output", "cluster")}
+        return {
+            "model": {"name": self.info.name, "arch": self.info.arch, "sha256": self.info.sha256},
+            "boxes": self.setup.boxes if not self.options.anonymous else Path(self.setup.boxes).name,
+            "device": self.setup.device,
+            "workers": self.workers,
+            "options": options,
+            "input": None if self.options.anonymous or self.listed.root is None else str(self.listed.root),
+            "images": {"given": given, "read": read, "failed": given - read},
+            "cells": n_cells,
+            "warnings": list(self.listed.warnings),
+            "times": {
+                "started": self.started.isoformat(timespec="seconds"),
+                "seconds": round(seconds, 3),
+                "images_per_second": round(self.times.images / seconds, 2) if seconds else None,
+                "stages": {name: round(value, 3) for name, value in self.times.seconds.items()},
+            },
+            "versions": versions(),
+        }
+
+
+def _on_device(setup: CounterSetup, options: CountOptions) -> CounterSetup:
+    from napari_bloodcells.core.devices import pick_device
+
+    device = str(pick_device(setup.device))
+    readers = 0 if device == "cpu" else min(16, cpu_count())
+    return replace(setup, device=device, readers=readers)
+
+
+def _read_info(model: str) -> BundleInfo:
+    from napari_bloodcells.core.bundle import read_info
+
+    return read_info(model)
+
+
+def _stamp(source: Any) -> str:
+    """Size and time of a file, to see whether it changed between a run and its resumption."""
+    if not isinstance(source, str):
+        return ""
+    try:
+        status = Path(source).stat()
+    except OSError:
+        return "?"
+    return f"{status.st_size} {status.st_mtime_ns}"
