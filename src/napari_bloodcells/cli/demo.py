@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from napari_bloodcells.cli.common import DeviceOption, ModelOption
+
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
 
     from napari_bloodcells.core.count import CountResult
     from napari_bloodcells.synthetic import SmearSettings
@@ -57,23 +60,25 @@ def demo(
         Path | None,
         typer.Option("--output", "-o", help="Keep the drawn fields and the tables in this new folder."),
     ] = None,
-    model: Annotated[str, typer.Option(help="The model that names the cells.")] = "default",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    model: ModelOption = "default",
+    device: DeviceOption = "auto",
 ) -> None:
     """Draw blood smears, count them, and show counted beside true (needs no data and no network)."""
     from rich.console import Console
 
     from napari_bloodcells import count
+    from napari_bloodcells.cli.progress import TerminalProgress
     from napari_bloodcells.synthetic import write_folder
 
-    console = Console()
+    console = Console(highlight=False)
     console.print(f"Drawing {fields} fields of {CELLS_PER_FIELD} white cells, with known truth ...")
     keep = TemporaryDirectory(prefix="bloodcells-demo-") if output is None else nullcontext(str(output))
     with keep as home:
         smears = Path(home) / "smears"
         images = write_folder(smears, fields, seed * 10_000, demo_settings(), xml=False)
         console.print("Finding and naming the cells ...")
-        result = count(images, model=model, boxes="find", device=device)
+        with TerminalProgress({"counting": "Counting"}) as progress:
+            result = count(images, model=model, boxes="find", device=device, progress=progress)
         truth = read_truth(smears / "truth.csv")
         if output is not None:
             result.to_csv(Path(home) / "differential")
@@ -122,14 +127,14 @@ def hold_against(truth: pd.DataFrame, cells: pd.DataFrame) -> Agreement:
     return Agreement(tuple(pairs), tuple(missed), len(free))
 
 
-def _show(console: object, result: CountResult, truth: pd.DataFrame, agreement: Agreement) -> None:
-    from rich.console import Console
+def _show(console: Console, result: CountResult, truth: pd.DataFrame, agreement: Agreement) -> None:
     from rich.table import Table
 
-    assert isinstance(console, Console)
     block = result.differentials[result.differentials["sample"] == "all"].set_index("class")
     true = truth["class"].value_counts()
-    table = Table(title="Differential of the drawn smears", caption="(95 % interval: exact binomial)")
+    table = Table(
+        title="Differential of the drawn smears", title_justify="left", caption="95 % interval: exact binomial"
+    )
     table.add_column("class")
     for heading in ("true", "counted", "true %", "counted %", "95 % interval"):
         table.add_column(heading, justify="right")

@@ -22,7 +22,7 @@ def red_cell(patch: Patch, rng: np.random.Generator) -> tuple[NDArray[np.float32
     """Density (H, W, 3) and coverage (H, W) of one red cell: mostly round, some oval, a few crenated or flat."""
     radius = RBC_RADIUS * rng.normal(1, 0.05)
     waves = np.abs(rng.normal(0, [0.035, 0.016, 0.008, 0.006]))
-    if rng.random() < 0.06:
+    if rng.random() < 0.04:
         waves = np.concatenate([waves, np.zeros(6), rng.uniform(0.02, 0.035, 2)])
     distance = blob(patch, radius, waves, rng.uniform(0, 2 * np.pi, len(waves)))
     coverage = cover(distance, patch.um, 0.12)
