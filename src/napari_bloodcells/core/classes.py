@@ -124,6 +124,7 @@ def fold(label: str) -> str:
     return " ".join(re.sub(r"[^\w]|_", " ", plain.casefold()).split())
 
 
+@lru_cache(maxsize=1)
 def scheme_names() -> tuple[str, ...]:
     """Names of the schemes that come with the package."""
     folder = files("napari_bloodcells") / "schemes"
@@ -142,8 +143,7 @@ def load_scheme(name_or_path: str | Path) -> ClassScheme:
         If there is no such scheme, or the file is not one; the message names the class and what is wrong with it.
     """
     if str(name_or_path) in scheme_names():
-        resource = files("napari_bloodcells") / "schemes" / f"{name_or_path}.json"
-        return parse_scheme(json.loads(resource.read_text("utf-8")), str(name_or_path))
+        return _shipped_scheme(str(name_or_path))
     path = Path(name_or_path)
     if path.suffix.casefold() != ".json" and not path.exists():
         raise UsageError(
@@ -154,6 +154,12 @@ def load_scheme(name_or_path: str | Path) -> ClassScheme:
     except (ValueError, RecursionError) as problem:
         raise UsageError(f"{display_name(path)}: is not JSON: {problem}.") from None
     return parse_scheme(data, display_name(path))
+
+
+@lru_cache(maxsize=16)
+def _shipped_scheme(name: str) -> ClassScheme:
+    resource = files("napari_bloodcells") / "schemes" / f"{name}.json"
+    return parse_scheme(json.loads(resource.read_text("utf-8")), name)
 
 
 def parse_scheme(data: Any, source: str) -> ClassScheme:

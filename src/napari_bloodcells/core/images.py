@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,15 @@ from napari_bloodcells.core.files import check_regular, display_name, read_regul
 from napari_bloodcells.core.find import IMAGE_SUFFIXES, find_images
 from napari_bloodcells.core.pixels import to_rgb8
 
-__all__ = ["DEFAULT_MAX_PIXELS", "IMAGE_SUFFIXES", "find_images", "read_image", "read_image_bytes", "to_rgb8"]
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "IMAGE_SUFFIXES",
+    "find_images",
+    "image_size",
+    "read_image",
+    "read_image_bytes",
+    "to_rgb8",
+]
 
 # 150 million pixels are 450 MB as RGB; the largest sensors on microscopes have about 60 million.
 DEFAULT_MAX_PIXELS = 150_000_000
@@ -88,10 +96,28 @@ def read_image_bytes(
         raise ImageError(f"{name}: is damaged or cut off and cannot be read ({_short(problem)}).") from None
 
 
+def image_size(path: Path | str) -> tuple[int, int]:
+    """Height and width in pixels as ``read_image`` would return them, from the head of the file; raises ``ImageError``."""
+    name = display_name(path)
+    check_regular(path, ImageError)
+    try:
+        if _is_tiff(_first_bytes(path, name)):
+            height, width = read_image(path).shape[:2]
+            return height, width
+        with open(path, "rb") as file:
+            picture = _open(file, file.read(_HEADER), name)
+            width, height = picture.size
+            return (width, height) if picture.getexif().get(_EXIF_ORIENTATION, 1) >= 5 else (height, width)
+    except ImageError:
+        raise
+    except Exception as problem:  # decoders raise whatever damaged data leads them into
+        raise ImageError(f"{name}: is damaged or cut off and cannot be read ({_short(problem)}).") from None
+
+
 def _decode(data: bytes, name: str, max_pixels: int, reduce: int) -> NDArray[np.uint8]:
     from PIL import ImageOps
 
-    picture = _open(data, name)
+    picture = _open(io.BytesIO(data), data[:_HEADER], name)
     width, height = picture.size
     _check_size(width, height, name, max_pixels)
     if getattr(picture, "n_frames", 1) > 1:
@@ -121,15 +147,15 @@ def _decode(data: bytes, name: str, max_pixels: int, reduce: int) -> NDArray[np.
     return _shrink(array, reduce)
 
 
-def _open(data: bytes, name: str) -> Any:
-    """The picture behind ``data``, its header read.
+def _open(file: BinaryIO, data: bytes, name: str) -> Any:
+    """The picture in ``file``, its header read; ``data`` are its first bytes.
 
     The classes are called directly: ``Image.open`` would try every installed plugin and apply Pillow's own global
     size limit, which a library must not change.
     """
     from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-    file = io.BytesIO(data)
+    file.seek(0)
     if data.startswith(b"\xff\xd8\xff"):
         return JpegImagePlugin.JpegImageFile(file)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):

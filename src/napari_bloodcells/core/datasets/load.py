@@ -1,0 +1,66 @@
+"""``load_dataset``: asks each reader in turn whether the folder is of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from napari_bloodcells.core.classes import ClassScheme, load_scheme
+from napari_bloodcells.core.datasets.base import DataSet
+from napari_bloodcells.core.errors import DataSetError
+from napari_bloodcells.core.files import display_name
+
+
+def load_dataset(folder: Path | str, scheme: ClassScheme | str | None = None) -> DataSet:
+    """Read a folder of labeled photographs, whatever its layout.
+
+    Understood are, in this order: VOC XML with or without a ``labels.csv`` (``bccd``), YOLO text boxes with or without
+    a table of types (``chula``, ``raabin``, ``pig``), a table of boxes (``ankara``), a table of files and classes
+    (``jtsc``, ``cellavision``), and a tree of class folders with or without ``TRAIN`` and ``TEST`` (``kaggle``,
+    ``pbc``, ``misp``).  Original files and smaller or re-encoded copies are read alike.
+
+    Parameters
+    ----------
+    folder : path
+        The data set's folder.
+    scheme : ClassScheme or str, optional
+        Labels are brought to it, and those it does not know become None.  Without one they are canonical names.
+
+    Returns
+    -------
+    DataSet
+        With what was worked around in ``problems``.
+
+    Raises
+    ------
+    DataSetError
+        If the folder does not exist, or holds no labels that any reader understands.
+    UsageError
+        If there is no such scheme.
+    """
+    from napari_bloodcells.core.datasets import boxtable, classtable, tree, vocfolder, yolo
+    from napari_bloodcells.core.datasets.folder import Folder
+
+    root = Path(folder)
+    if isinstance(scheme, str):
+        scheme = load_scheme(scheme)
+    if not root.is_dir():
+        raise DataSetError(f"{display_name(root)}: no such folder of data.")
+    opened = Folder(root, scheme)
+    if not opened.images:
+        raise DataSetError(f"{display_name(root)}: holds no images.")
+    readers: tuple[Callable[[Folder], DataSet | None], ...] = (
+        vocfolder.read,
+        yolo.read,
+        boxtable.read,
+        classtable.read,
+        tree.read,
+    )
+    for read in readers:
+        dataset = read(opened)
+        if dataset is not None and (dataset.samples or dataset.fields):
+            return dataset.in_scheme(scheme) if scheme else dataset
+    raise DataSetError(
+        f"{display_name(root)}: {len(opened.images)} images but no labels; needed are VOC XML, YOLO text files, a CSV or "
+        "JSON table of files and classes, or folders named after the classes."
+    )

@@ -1,0 +1,49 @@
+"""Class folders (``kaggle``, ``pbc``, ``misp``, and what ``crop`` writes): the folder's name is the cell's type.
+
+Folders ``TRAIN``, ``TEST`` and the like above them are the publisher's split.  PBC's file names begin with a finer type
+(``BNE`` band neutrophil), which schemes with such a class use.
+"""
+
+from __future__ import annotations
+
+import re
+
+from napari_bloodcells.core.datasets.base import DataSet, Sample
+from napari_bloodcells.core.datasets.folder import Folder
+
+_PREFIX = re.compile(r"([A-Z]{2,4})_\d+$")
+
+
+def read(folder: Folder) -> DataSet | None:
+    """The data set of a tree of class folders, or None where fewer than half of the folders are named after classes."""
+    by_folder: dict[str, int] = {}
+    for image in folder.images:
+        if image.parent != folder.root:
+            by_folder[image.parent.name] = by_folder.get(image.parent.name, 0) + 1
+    known = [name for name in by_folder if folder.knows(name)]
+    if not known or 2 * len(known) < len(by_folder):
+        return None
+    samples: list[Sample] = []
+    for image in folder.images:
+        label = image.parent.name
+        if image.parent == folder.root or label.casefold() in ("images", "img"):
+            continue
+        prefix = _PREFIX.match(image.stem)
+        # A prefix counts as finer type only if it is one of the folder's own class.
+        detail = prefix.group(1) if prefix and folder.label(prefix.group(1)) == folder.label(label) else label
+        samples.append(
+            Sample(
+                image,
+                None,
+                folder.label(label),
+                folder.grouping.of(image),
+                folder.name,
+                folder.split(image),
+                detail=detail,
+            )
+        )
+    for name in sorted(set(by_folder) - set(known)):
+        folder.problems.append(
+            f"{name}: folder is not named after a known class; its {by_folder[name]} images keep it."
+        )
+    return DataSet(folder.name, folder.root, tuple(samples), "tree", (), tuple(folder.problems))
