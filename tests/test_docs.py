@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -197,7 +196,6 @@ def test_every_picture_is_made_by_the_script_and_small() -> None:
         assert picture.stat().st_size < 400_000, picture
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_no_page_names_a_place_of_one_machine() -> None:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
