@@ -84,11 +84,11 @@ class ClassicalLocalizer:
         contrast[~seen] = 0
         level = max(otsu(contrast[seen]), rule.lowest_contrast) if seen.any() else np.inf
         mask = contrast > level
-        radius = max(int(round(0.06 * diameter)), 1)
+        radius = max(round(0.06 * diameter), 1)
         mask = ndimage.binary_opening(mask, disk(radius))
         if not mask.any():
             return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
-        joined = ndimage.binary_dilation(mask, disk(max(int(round(rule.join * diameter / 2)), 1)))
+        joined = ndimage.binary_dilation(mask, disk(max(round(rule.join * diameter / 2), 1)))
         labels = split_touching(joined, mask, rule.split * diameter)
         labels = np.where(mask, labels, 0)
         area = np.bincount(labels.ravel())

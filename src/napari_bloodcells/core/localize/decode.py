@@ -1,0 +1,100 @@
+"""From the network's maps to boxes: peaks, their boxes, and one box for each cell.
+
+Everything happens in numpy in double precision on the few grid points above the threshold, so that the same maps give
+the same boxes on every machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_bloodcells.core.boxes import iou
+from napari_bloodcells.core.localize.net import CLASSES, STRIDE
+
+Found = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """For each class of ``CLASSES``: the lowest score kept, and the overlap from which two boxes are one cell."""
+
+    lowest: tuple[float, float, float] = (0.05, 0.10, 0.10)
+    overlap: tuple[float, float, float] = (0.45, 0.55, 0.40)
+    most: int = 4000
+    """Peaks of one class that are looked at; the highest ones, in a field of any size."""
+
+
+def decode(
+    heat: NDArray[np.float32], sides: NDArray[np.float32], settings: DecodeSettings, height: int, width: int
+) -> tuple[Found, ...]:
+    """Boxes of every class.
+
+    Parameters
+    ----------
+    heat : (3, h, w) float32
+        Logits.
+    sides : (12, h, w) float32
+        Logarithms of the distances to the sides.
+    settings
+    height, width
+        Of the working image in pixels; boxes end there.
+
+    Returns
+    -------
+    tuple of (boxes (N, 4) float32 in pixels of the working image, scores (N,) float32), one for each class,
+    highest score first.
+    """
+    result = []
+    for c in range(len(CLASSES)):
+        result.append(_one_class(heat[c], sides[4 * c : 4 * c + 4], settings, c, height, width))
+    return tuple(result)
+
+
+def _one_class(
+    heat: NDArray[np.float32], sides: NDArray[np.float32], settings: DecodeSettings, c: int, height: int, width: int
+) -> Found:
+    lowest = settings.lowest[c]
+    floor = np.log(lowest / (1 - lowest))
+    padded = np.pad(heat, 1, constant_values=-np.inf)
+    around = np.maximum(padded[:, :-2], padded[:, 2:])
+    np.maximum(around, padded[:, 1:-1], out=around)
+    peak = (heat >= around[1:-1]) & (heat >= around[:-2]) & (heat >= around[2:]) & (heat > floor)
+    rows, columns = np.nonzero(peak)
+    logits = heat[rows, columns].astype(np.float64)
+    order = np.argsort(-logits, kind="stable")[: settings.most]
+    rows, columns, logits = rows[order], columns[order], logits[order]
+    reach = np.exp(np.clip(sides[:, rows, columns].astype(np.float64), -4, 7))
+    x, y = (columns + 0.5) * STRIDE, (rows + 0.5) * STRIDE
+    boxes = np.stack([x - reach[0], y - reach[1], x + reach[2], y + reach[3]], axis=1)
+    boxes = np.clip(boxes, 0, [width, height, width, height])
+    real = ((boxes[:, 2:] - boxes[:, :2]) > 0.5).all(1)
+    boxes, logits = boxes[real], logits[real]
+    keep = suppress(boxes, settings.overlap[c])
+    scores = 1 / (1 + np.exp(-logits[keep]))
+    return boxes[keep].astype(np.float32), scores.astype(np.float32)
+
+
+def suppress(boxes: NDArray[np.float64], overlap: float) -> NDArray[np.intp]:
+    """Positions of the boxes (N, 4), best first, that no better box overlaps by more than ``overlap`` (IoU), nor
+    covers by more than 0.8 of their area.
+
+    >>> suppress(np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10.0]]), 0.5).tolist()
+    [0, 2]
+    """
+    n = len(boxes)
+    if n < 2:
+        return np.arange(n)
+    union_share = iou(boxes, boxes)  # type: ignore[arg-type]
+    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    inner = np.clip(high - low, 0, None).prod(-1)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    clash = (union_share > overlap) | (inner > 0.8 * np.maximum(area, 1e-9)[None, :])
+    dropped = np.zeros(n, np.bool_)
+    for i in range(n - 1):
+        if not dropped[i]:
+            dropped[i + 1 :] |= clash[i, i + 1 :]
+    return np.flatnonzero(~dropped)

@@ -1,0 +1,239 @@
+"""The learned localizer: finds its own scale, then the cells.
+
+First look: the image is brought to 12,288 pixels (128x96 for a 640x480 field), where the net sees cells of almost any
+size well enough to measure them.  If a red cell is then 13 to 32 working pixels across, that was it (BCCD: 21);
+otherwise the image is resampled to a comfortable scale and looked at once more.  Where nothing is seen, the image is
+looked at in more detail before it is called empty.  Everything is computed for one image alone, so the result cannot
+depend on the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from napari_bloodcells.core.boxes import touches_border
+from napari_bloodcells.core.crops import WHITE_LEVEL, local_white
+from napari_bloodcells.core.devices import fast_bf16, pick_device
+from napari_bloodcells.core.localize.base import RED_CELL_UM, Field, check_image, found
+from napari_bloodcells.core.localize.decode import DecodeSettings, Found, decode
+from napari_bloodcells.core.localize.net import CLASSES, GRID, MEAN, SPREAD, STRIDE, CellNet, plain_weights
+from napari_bloodcells.core.localize.store import LocalizerInfo, home, read_localizer
+
+WBC_PER_RED_CELL = 1.87
+
+
+@dataclass(frozen=True)
+class LookSettings:
+    """Lengths are pixels of the working image."""
+
+    first_look: int = 96 * 128
+    """Pixels of the working image at first look."""
+    comfortable: tuple[float, float] = (13.0, 32.0)
+    """Diameters of a red cell at which no second look is needed."""
+    shrink_to: float = 20.0
+    enlarge_to: float = 16.0
+    """Diameter of a red cell at the second look, after too large and after too small a one."""
+    looks: int = 4
+    """The image is looked at no more often than this."""
+    closer: float = 2.45
+    """Magnification from one look to the next while nothing is seen."""
+    largest_zoom: float = 4.0
+    """The image is enlarged no further than this; beyond it there is nothing to see."""
+    ruler_score: float = 0.35
+    """Lowest score of a cell that serves as the ruler."""
+    window: int = 1024
+    """Larger working images are put through the net in windows of this side, for the memory's sake."""
+    halo: int = 96
+    """What a window sees beyond its own part: as far as the net sees."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one look gave: cells in pixels of the working image, and its scale (working pixels per image pixel)."""
+
+    cells: tuple[Found, ...]
+    zoom: tuple[float, float]
+    size: tuple[int, int]
+    red_cell: float | None
+    from_red_cells: bool
+
+
+class LearnedLocalizer:
+    """Finds white cells, red cells and platelets with a trained network; see the module's text.
+
+    Parameters
+    ----------
+    info, net
+        From ``read_localizer``.
+    device
+        ``cpu``, ``cuda`` or ``mps``.
+    threshold
+        Calibrated score from which a white cell is reported; None takes the one of ``info``.
+    """
+
+    def __init__(
+        self,
+        info: LocalizerInfo,
+        net: CellNet,
+        device: str = "cpu",
+        threshold: float | None = None,
+        settings: LookSettings | None = None,
+    ) -> None:
+        self.name = info.name
+        self.info = info
+        self.settings = settings or LookSettings()
+        self.device = pick_device(device)
+        on_cpu = self.device.type == "cpu"
+        self.precision = torch.bfloat16 if on_cpu and fast_bf16(self.device) else torch.float32
+        self.net = plain_weights(net).to(self.device, self.precision).to(memory_format=torch.channels_last)
+        self.thresholds = (info.thresholds[0] if threshold is None else threshold, *info.thresholds[1:])
+        self._decoding = DecodeSettings()
+
+    def find(self, image: NDArray[np.uint8], *, um_per_pixel: float | None = None) -> Field:
+        """Find the cells of one image.
+
+        Parameters
+        ----------
+        image : (H, W, 3) uint8
+            RGB, of any size from one cell to a whole slide's tile.
+        um_per_pixel : float, optional
+            Overrules the scale that is measured.
+
+        Returns
+        -------
+        Field
+            In pixels of ``image``.
+        """
+        check_image(image)
+        look = self._search(image, um_per_pixel)
+        zoom = np.array([*look.zoom, *look.zoom], np.float32)
+        kept = []
+        for c, (boxes, scores) in enumerate(look.cells):
+            sure = self._calibrated(scores, c)
+            keep = sure >= self.thresholds[c]
+            kept.append(found(boxes[keep] / zoom, CLASSES[c], sure[keep]))
+        measured = um_per_pixel
+        problems: list[str] = []
+        if measured is None and look.from_red_cells and look.red_cell is not None:
+            measured = RED_CELL_UM / (look.red_cell / float(np.sqrt(zoom[0] * zoom[1])))
+        elif measured is None:
+            problems.append("fewer than three whole red cells: no scale measured; --um-per-pixel gives it")
+        if not any(map(len, kept)):
+            problems.append("no cells found: empty, out of focus or not a smear")
+        return Field.of(image.shape, kept[0], kept[1], kept[2], measured, tuple(problems))
+
+    def _search(self, image: NDArray[np.uint8], um_per_pixel: float | None) -> _Look:
+        """Look until the scale is comfortable."""
+        rule = self.settings
+        height, width = image.shape[:2]
+        low, high = rule.comfortable
+        zoom = float(np.sqrt(rule.first_look / (height * width)))
+        if um_per_pixel is not None:
+            expected = RED_CELL_UM / um_per_pixel
+            if not low <= expected * zoom <= high:
+                target = rule.shrink_to if expected * zoom > high else rule.enlarge_to
+                zoom = min(target / expected, rule.largest_zoom)
+            return self._look(image, zoom)
+        zoom = min(zoom, rule.largest_zoom)
+        look = self._look(image, zoom)
+        for _ in range(rule.looks - 1):
+            if look.red_cell is None:
+                closer = min(zoom * rule.closer, max(1.0, zoom))
+            elif low <= look.red_cell <= high:
+                break
+            else:
+                target = rule.shrink_to if look.red_cell > high else rule.enlarge_to
+                closer = zoom * target / look.red_cell
+            closer = min(closer, rule.largest_zoom)
+            if abs(closer / zoom - 1) < 0.1:
+                break
+            zoom = closer
+            look = self._look(image, zoom)
+        return look
+
+    def _look(self, image: NDArray[np.uint8], zoom: float) -> _Look:
+        """Cells of ``image`` at ``zoom`` working pixels per image pixel."""
+        height, width = image.shape[:2]
+        size = max(round(width * zoom), 4), max(round(height * zoom), 4)
+        small = np.asarray(
+            Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+            if size != (width, height)
+            else image
+        )
+        heat, sides = self._maps(small)
+        cells = decode(heat, sides, self._decoding, size[1], size[0])
+        red_cell, from_red_cells = self._ruler(cells, size)
+        return _Look(cells, (size[0] / width, size[1] / height), size, red_cell, from_red_cells)
+
+    def _ruler(self, cells: tuple[Found, ...], size: tuple[int, int]) -> tuple[float | None, bool]:
+        """Diameter of a red cell in working pixels, and whether three or more of them gave it.
+
+        The median of the whole red cells, weighted by score; where there are fewer than three, the largest of what
+        was found is taken for a white cell.
+        """
+        rule = self.settings
+        boxes, scores = cells[1]
+        use = (self._calibrated(scores, 1) >= rule.ruler_score) & ~touches_border(boxes, size[1], size[0], 1.0)
+        if use.sum() >= 3:
+            diameter = np.sqrt((boxes[use, 2:] - boxes[use, :2]).prod(1))
+            order = np.argsort(diameter, kind="stable")
+            weight = np.cumsum(scores[use][order].astype(np.float64))
+            return float(diameter[order][np.searchsorted(weight, weight[-1] / 2)]), True
+        boxes, scores = cells[0]
+        use = self._calibrated(scores, 0) >= rule.ruler_score
+        if use.any():
+            return float(np.median((boxes[use, 2:] - boxes[use, :2]).max(1))) / WBC_PER_RED_CELL, False
+        return None, False
+
+    def _calibrated(self, scores: NDArray[np.float32], c: int) -> NDArray[np.float32]:
+        rule = self.info.calibration[c]
+        p = np.clip(scores.astype(np.float64), 1e-6, 1 - 1e-6)
+        logit = np.log(p / (1 - p)) * rule.slope + rule.offset
+        result: NDArray[np.float32] = (1 / (1 + np.exp(-logit))).astype(np.float32)
+        return result
+
+    def _maps(self, small: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Heat maps (3, h, w) and sides (12, h, w) of a working image (H, W, 3) uint8."""
+        rule = self.settings
+        scale = torch.from_numpy(WHITE_LEVEL / local_white(small) / 255).to(self.device)
+        height, width = small.shape[:2]
+        if max(height, width) <= rule.window + 2 * rule.halo:
+            return self._net(small, scale)
+        heat = np.zeros((len(CLASSES), -(-height // STRIDE), -(-width // STRIDE)), np.float32)
+        sides = np.zeros((4 * len(CLASSES), *heat.shape[1:]), np.float32)
+        for top in range(0, height, rule.window):
+            for left in range(0, width, rule.window):
+                from_y, from_x = max(top - rule.halo, 0), max(left - rule.halo, 0)
+                to_y, to_x = min(top + rule.window, height), min(left + rule.window, width)
+                window = small[from_y : min(to_y + rule.halo, height), from_x : min(to_x + rule.halo, width)]
+                parts = self._net(window, scale)
+                y, x = (top - from_y) // STRIDE, (left - from_x) // STRIDE
+                h, w = -(-(to_y - top) // STRIDE), -(-(to_x - left) // STRIDE)
+                rows, columns = top // STRIDE, left // STRIDE
+                for whole, part in zip((heat, sides), parts, strict=True):
+                    whole[:, rows : rows + h, columns : columns + w] = part[:, y : y + h, x : x + w]
+        return heat, sides
+
+    def _net(self, pixels: NDArray[np.uint8], scale: torch.Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The net on one window, padded with a middle grey to whole grid cells."""
+        height, width = pixels.shape[:2]
+        grid_height, grid_width = (-(-v // GRID) * GRID for v in (height, width))
+        with torch.inference_mode():
+            x = torch.zeros((1, grid_height, grid_width, 3), device=self.device)
+            part = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
+            x[0, :height, :width] = ((part * scale).clamp_(max=1.0) - MEAN) / SPREAD
+            heat, sides = self.net(x.permute(0, 3, 1, 2).to(self.precision))
+            h, w = -(-height // STRIDE), -(-width // STRIDE)
+            return heat[0, :, :h, :w].float().cpu().numpy(), sides[0, :, :h, :w].float().cpu().numpy()
+
+
+def load_learned(name: str | Path = "default", device: str = "cpu", threshold: float | None = None) -> LearnedLocalizer:
+    """The learned localizer of that name or folder; see ``load_localizer``."""
+    info, net = read_localizer(home(name))
+    return LearnedLocalizer(info, net, device, threshold)
