@@ -1,0 +1,194 @@
+"""What a report or an export is made from: the tables of one run, the class scheme, and a way to its images.
+
+It comes either straight from ``count`` (``from_result``) or from a folder that ``count`` wrote (``from_folder``),
+with or without a reviewer's corrections; what follows does not know which.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_bloodcells.core.cellstable import (
+    PROBABILITY_PREFIX,
+    apply_corrections,
+    probability_columns,
+    read_cells,
+    restore,
+)
+from napari_bloodcells.core.errors import ImageError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from napari_bloodcells.core.classes import ClassScheme
+
+Loader = Callable[[str], "NDArray[np.uint8] | None"]
+"""From the name of an image in the tables to its pixels, (H, W, 3) uint8; None where it cannot be had."""
+
+
+def no_images(name: str) -> NDArray[np.uint8] | None:
+    """A loader for when the images are not at hand: the report then shows no pictures."""
+    return None
+
+
+@dataclass(frozen=True)
+class ReportInput:
+    """Tables and means of one run.
+
+    Attributes
+    ----------
+    cells, images : DataFrame
+        As ``cells.csv`` and ``images.csv`` hold them.
+    run : dict
+        As ``run.json`` holds it; may be empty.
+    scheme : ClassScheme
+    confusion : (C, C) int64 or None
+        Validation cells of the model, true class by row, in the order of the scheme.
+    load : Loader
+    """
+
+    cells: pd.DataFrame
+    images: pd.DataFrame
+    scheme: ClassScheme
+    run: dict[str, Any] = field(default_factory=dict)
+    confusion: NDArray[np.int64] | None = None
+    load: Loader = no_images
+
+
+def from_result(result: Any, images: Loader | Mapping[str, Any] | Path | None = None, model: Any = None) -> ReportInput:
+    """The input from a ``CountResult``.
+
+    Parameters
+    ----------
+    result : CountResult
+        Anything with ``cells``, ``images`` and ``run``, and perhaps ``model`` and ``root``.
+    images : callable, mapping, folder or None
+        From the names in the tables to pixels: a function, a mapping to arrays or paths, or the folder that the
+        names are relative to; None for the folder that was counted.
+    model : BundleInfo or None
+        For the scheme and the confusion matrix; that of the result where None, and the scheme is read off the table
+        where it has none.
+    """
+    model = getattr(result, "model", None) if model is None else model
+    images = getattr(result, "root", None) if images is None else images
+    scheme = getattr(model, "class_scheme", None) or scheme_of(result.cells)
+    confusion = getattr(model, "confusion", None)
+    matrix = None if confusion is None else np.asarray(confusion, np.int64)
+    return ReportInput(result.cells, result.images, scheme, dict(result.run), matrix, loader(images))
+
+
+def from_folder(folder: Path, images: Path | None = None, corrections: Path | None = None) -> ReportInput:
+    """The input from a folder that ``count`` wrote, with a reviewer's corrections where given.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``cells.csv``, ``images.csv`` and ``run.json``.
+    images : Path, optional
+        The folder that was counted; taken from ``run.json`` where that names one which is there.
+    corrections : Path, optional
+        A ``cells.csv`` exported by the report page or the plugin.
+
+    Raises
+    ------
+    UsageError, AnnotationError
+        The folder holds no count, or a table is not sound.
+    """
+    import pandas as pd
+
+    if not (folder / "cells.csv").is_file():
+        raise UsageError(f"{folder.name}: holds no cells.csv; give the output folder of a count.")
+    cells = read_cells(folder / "cells.csv")
+    if corrections is not None:
+        cells = apply_corrections(cells, read_cells(corrections))
+    if (folder / "images.csv").is_file():
+        table = pd.read_csv(folder / "images.csv", keep_default_na=True, dtype={"image": str, "status": str})
+        table["image"] = [restore(str(name)) for name in table["image"]]
+    else:
+        names = list(dict.fromkeys(cells["image"]))
+        table = pd.DataFrame({"image": names, "status": ["ok"] * len(names)})
+    run: dict[str, Any] = {}
+    if (folder / "run.json").is_file():
+        try:
+            run = json.loads((folder / "run.json").read_text("utf-8"))
+        except ValueError as error:
+            raise UsageError(f"{folder.name}/run.json: is not JSON ({error}).") from error
+    base = images if images is not None else _counted_folder(run)
+    found = ReportInput(cells, table, scheme_of(cells), run, None, loader(base))
+    return _with_model(found, run)
+
+
+def _counted_folder(run: Mapping[str, Any]) -> Path | None:
+    """Where the images of a run lie, if ``run.json`` says so and they are still there."""
+    value = run.get("input")
+    return Path(value) if isinstance(value, str) and Path(value).is_dir() else None
+
+
+def _with_model(found: ReportInput, run: Mapping[str, Any]) -> ReportInput:
+    """Scheme and confusion matrix of the installed model that counted, if it is the very one (by its hash)."""
+    model = run.get("model")
+    wanted = model.get("sha256") if isinstance(model, dict) else None
+    if not wanted:
+        return found
+    from napari_bloodcells.core.bundle import installed_models
+
+    for info in installed_models():
+        if info.sha256 == wanted:
+            confusion = None if info.confusion is None else np.asarray(info.confusion, np.int64)
+            return replace(found, scheme=info.class_scheme, confusion=confusion)
+    return found
+
+
+def scheme_of(cells: pd.DataFrame) -> ClassScheme:
+    """The class scheme of a table, from its ``p_`` columns; colors, keys and kinds as the package knows them.
+
+    Classes that the package does not know are taken for white cells.
+    """
+    from napari_bloodcells.core.classes import NOT_A_WBC, UNIDENTIFIED, load_scheme, parse_scheme
+
+    names = [name.removeprefix(PROBABILITY_PREFIX) for name in probability_columns(cells)]
+    if not names:
+        names = [str(n) for n in dict.fromkeys(cells["class"]) if n and n not in (UNIDENTIFIED, NOT_A_WBC)]
+    known = {cell.name: cell for cell in load_scheme("pbc8").classes}
+    listed: list[dict[str, Any]] = [
+        {"name": n, "key": known[n].key, "color": known[n].color, "kind": known[n].kind} if n in known else {"name": n}
+        for n in names
+    ]
+    return parse_scheme({"name": "table", "classes": listed or [{"name": "white blood cell"}]}, "cells.csv")
+
+
+def loader(images: Loader | Mapping[str, Any] | Path | None) -> Loader:
+    """A ``Loader`` from whatever a caller has (see ``from_result``)."""
+    if images is None:
+        return no_images
+    if isinstance(images, Mapping):
+        held = images
+        return lambda name: _pixels(held.get(name))
+    if isinstance(images, Path):
+        root = images
+        return lambda name: _pixels(_inside(root, name))
+    return images
+
+
+def _inside(root: Path, name: str) -> Path | None:
+    """``name`` below ``root``; None for one that leads out of it (a table is not to be believed)."""
+    path = root / name
+    return path if path.resolve().is_relative_to(root.resolve()) or path.is_symlink() else None
+
+
+def _pixels(source: Any) -> NDArray[np.uint8] | None:
+    from napari_bloodcells.core.images import read_image
+
+    if source is None or isinstance(source, np.ndarray):
+        return source
+    try:
+        return read_image(Path(source))
+    except (ImageError, OSError):
+        return None

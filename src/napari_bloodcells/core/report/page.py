@@ -1,0 +1,207 @@
+"""Report pages: one self-contained HTML file per sample, and an index of the folder.
+
+A page holds its style, its script, its data and its pictures; it opens from disk and asks nothing of a network.  Its
+content security policy says so to the browser: no connection at all, and no script but the one whose hash it names,
+so that a hostile file name stays a name.  Jinja2 escapes every value besides.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_bloodcells.core.cellstable import table_name
+from napari_bloodcells.core.differential import WHOLE_FOLDER, Differential, differentials, sample_of
+from napari_bloodcells.core.errors import OutputError
+from napari_bloodcells.core.report.content import Content, ReportOptions, page_content
+from napari_bloodcells.core.report.inputs import ReportInput, from_result
+from napari_bloodcells.core.report.sprites import draw_pictures
+
+if TYPE_CHECKING:
+    import jinja2
+    import pandas as pd
+
+_ASSETS = "napari_bloodcells.core.report"
+_SCRIPTS = ("stats.js", "store.js", "gallery.js", "inspector.js", "main.js")
+_MARK = b"<!-- napari-bloodcells report -->"
+INDEX = "index.html"
+
+
+@dataclass(frozen=True)
+class _Block:
+    differential: Differential
+    cells: pd.DataFrame
+    file: str
+
+
+def write_reports(
+    result: Any, folder: Path | str, *, images: Any = None, model: Any = None, options: ReportOptions | None = None
+) -> list[Path]:
+    """Write the report of a count: ``report.html`` (or ``report-SAMPLE.html`` each) and ``index.html``.
+
+    Parameters
+    ----------
+    result : CountResult or ReportInput
+    folder : path
+        Made if it is not there.  Only earlier reports are replaced.
+    images : callable, mapping, folder or None
+        From image names to pixels, see ``inputs.from_result``; without it the pages have no pictures.
+    model : BundleInfo or None
+        For the class scheme and the validation confusion matrix.
+    options : ReportOptions, optional
+
+    Returns
+    -------
+    list of Path
+        The pages of the samples in their order, then the index.
+
+    Raises
+    ------
+    OutputError
+        A file of that name is there and is no report, or cannot be written.
+    """
+    data = result if isinstance(result, ReportInput) else from_result(result, images, model)
+    options = options or ReportOptions()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    blocks = _blocks(data)
+    written = []
+    contents = []
+    for block in blocks:
+        content = _content(data, block, options)
+        written.append(_write(folder / block.file, render_page(content, data, options)))
+        content.payload.clear()  # its pictures are on disk now
+        contents.append(content)
+    return [*written, _write(folder / INDEX, _render_index(data, blocks, contents, options))]
+
+
+def _blocks(data: ReportInput) -> list[_Block]:
+    """One block per sample; the whole folder only where it has no samples of its own."""
+    found = differentials(data.cells, data.scheme, data.images)
+    chosen = found[:-1] if len(found) > 1 else found
+    samples = [sample_of(str(name)) for name in data.cells["image"]]
+    blocks = []
+    taken: set[str] = set()
+    for block in chosen:
+        whole = block.sample == WHOLE_FOLDER
+        keep = [whole or sample == block.sample for sample in samples]
+        name = "report.html" if whole else f"report-{_slug(block.sample, taken)}.html"
+        blocks.append(_Block(block, data.cells[keep].reset_index(drop=True), name))
+    return blocks
+
+
+def _slug(sample: str, taken: set[str]) -> str:
+    """A file name for a sample: letters, digits, dots and hyphens, unique also where case does not count.
+
+    >>> _slug("patient 7/day 1", set())
+    'patient-7-day-1'
+    """
+    plain = re.sub(r"[^A-Za-z0-9.]+", "-", sample).strip("-.")[:60] or "sample"
+    if plain.casefold() in taken:
+        plain = f"{plain}-{hashlib.sha256(sample.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}"
+    taken.add(plain.casefold())
+    return plain
+
+
+def _content(data: ReportInput, block: _Block, options: ReportOptions) -> Content:
+    sample = block.differential.sample
+    every = [*data.images["image"], *block.cells["image"]]
+    names = [str(n) for n in dict.fromkeys(every) if sample == WHOLE_FOLDER or sample_of(str(n)) == sample]
+    return page_content(data, block.differential, block.cells, draw_pictures(block.cells, names, data.load), options)
+
+
+def render_page(content: Content, data: ReportInput, options: ReportOptions) -> str:
+    """The HTML of one sample."""
+    script = _script()
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    shown = _display(content.sample, data)
+    return _environment().get_template("report.html.j2").render(
+        content=content, options=options, head=_head(data), sample=shown, style=_asset("page.css"), script=script, digest=digest
+    )
+
+
+def _render_index(
+    data: ReportInput, blocks: Sequence[_Block], contents: Sequence[Content], options: ReportOptions
+) -> str:
+    pages = [
+        {"file": block.file, "sample": _display(block.differential.sample, data), "content": content}
+        for block, content in zip(blocks, contents, strict=True)
+    ]
+    template = _environment().get_template("index.html.j2")
+    return template.render(pages=pages, options=options, head=_head(data), style=_asset("page.css"))
+
+
+def _display(sample: str, data: ReportInput) -> str:
+    if sample != WHOLE_FOLDER:
+        return sample
+    root = data.run.get("input")
+    return table_name(Path(root).name) if isinstance(root, str) and Path(root).name else "whole folder"
+
+
+def _head(data: ReportInput) -> dict[str, str]:
+    """Date, model and versions for the head of a page, each as text; empty where the run does not say."""
+    run = data.run
+    model = run.get("model")
+    named = model if isinstance(model, dict) else {"name": str(model or "")}
+    times, versions = run.get("times"), run.get("versions")
+    started = times.get("started") if isinstance(times, dict) else None
+    date = str(started or datetime.now(UTC).isoformat(timespec="seconds"))
+    version = versions.get("napari-bloodcells", "") if isinstance(versions, dict) else ""
+    return {
+        "date": date[:16].replace("T", " "),
+        "model": str(named.get("name", "")),
+        "hash": str(named.get("sha256", ""))[:12],
+        "version": str(version),
+    }
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(_ASSETS, "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda value, digits=1: "–" if value != value else f"{value:.{digits}f}"
+    return environment
+
+
+@lru_cache(maxsize=8)
+def _asset(name: str) -> str:
+    text = (files(_ASSETS) / "templates" / name).read_text("utf-8")
+    if "</script" in text.lower() or "</style" in text.lower():
+        raise ValueError(f"{name} would close its own element")
+    return text
+
+
+@lru_cache(maxsize=1)
+def _script() -> str:
+    return "\n".join(['"use strict";', *(_asset(name) for name in _SCRIPTS)])
+
+
+def _write(path: Path, text: str) -> Path:
+    """Write a page whole or not at all; refuse to replace a file that is no report."""
+    try:
+        if path.exists():
+            with path.open("rb") as old:
+                if _MARK not in old.read(200):
+                    raise OutputError(f"{path.name}: is there already and is no report of ours; move it, or give another folder.")
+        half = path.with_name(f".{path.name}.{os.getpid()}.part")
+        half.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+        os.replace(half, path)
+    except OSError as error:
+        raise OutputError(f"{path.name}: cannot be written ({error.strerror or error}).") from error
+    return path

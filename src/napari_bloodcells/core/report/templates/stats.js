@@ -1,0 +1,79 @@
+// The statistics of core/intervals.py and core/reference.py once more, for the page: tests hold the two equal.
+const Stats = (() => {
+  const LANCZOS = [0.99999999999980993, 676.5203681218851, -1259.1392167224028, 771.32342877765313,
+    -176.61502916214059, 12.507343278686905, -0.13857109526572012, 9.9843695780195716e-6, 1.5056327351493116e-7];
+
+  function lnGamma(x) {
+    let sum = LANCZOS[0];
+    for (let i = 1; i < 9; i++) sum += LANCZOS[i] / (x - 1 + i);
+    const t = x + 6.5;
+    return 0.5 * Math.log(2 * Math.PI) + (x - 0.5) * Math.log(t) - t + Math.log(sum);
+  }
+
+  // Continued fraction of the incomplete beta function (Lentz), converging where x < (a + 1) / (a + b + 2).
+  function fraction(a, b, x) {
+    const tiny = 1e-300;
+    let c = 1, d = 1 - (a + b) * x / (a + 1);
+    d = 1 / (Math.abs(d) < tiny ? tiny : d);
+    let h = d;
+    for (let m = 1; m <= 500; m++) {
+      for (const step of [m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+        -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))]) {
+        d = 1 + step * d; d = 1 / (Math.abs(d) < tiny ? tiny : d);
+        c = 1 + step / c; if (Math.abs(c) < tiny) c = tiny;
+        h *= d * c;
+      }
+      if (Math.abs(d * c - 1) < 1e-15) break;
+    }
+    return h;
+  }
+
+  function incompleteBeta(a, b, x) {
+    if (x <= 0) return 0;
+    if (x >= 1) return 1;
+    const front = Math.exp(lnGamma(a + b) - lnGamma(a) - lnGamma(b) + a * Math.log(x) + b * Math.log1p(-x));
+    return x < (a + 1) / (a + b + 2) ? front * fraction(a, b, x) / a : 1 - front * fraction(b, a, 1 - x) / b;
+  }
+
+  function inverseBeta(a, b, p) {
+    let low = 0, high = 1;
+    for (let i = 0; i < 60; i++) {
+      const middle = (low + high) / 2;
+      if (incompleteBeta(a, b, middle) < p) low = middle; else high = middle;
+    }
+    return (low + high) / 2;
+  }
+
+  // Exact binomial 95 % interval of k of n, as fractions; 0 to 1 where nothing was counted.
+  function clopperPearson(k, n) {
+    return [k > 0 ? inverseBeta(k, n - k + 1, 0.025) : 0, k < n ? inverseBeta(k + 1, n - k, 0.975) : 1];
+  }
+
+  // Whole percents that add up to 100, by the largest remainder; ties to the larger count, then to the first.
+  function wholePercents(counts) {
+    const n = counts.reduce((a, b) => a + b, 0);
+    if (!n) return counts.map(() => 0);
+    const whole = counts.map((k) => Math.floor(100 * k / n));
+    const rest = counts.map((k) => (100 * k) % n);
+    const order = counts.map((_, i) => i).sort((i, j) => rest[j] - rest[i] || counts[j] - counts[i] || i - j);
+    const missing = 100 - whole.reduce((a, b) => a + b, 0);
+    order.slice(0, missing).forEach((i) => { whole[i] += 1; });
+    return whole;
+  }
+
+  // [code, words]: high or low only where the whole interval lies outside of the limits.
+  function flag(value, low, high, limits) {
+    if (!limits || !Number.isFinite(value)) return ["", ""];
+    if (low > limits[1]) return ["H", "high"];
+    if (high < limits[0]) return ["L", "low"];
+    if (value > limits[1]) return ["(H)", "borderline high"];
+    if (value < limits[0]) return ["(L)", "borderline low"];
+    return ["", "within range"];
+  }
+
+  function correctedWbc(wbc, nrbcPer100) {
+    return Number.isFinite(nrbcPer100) && nrbcPer100 >= 5 ? wbc * 100 / (100 + nrbcPer100) : wbc;
+  }
+
+  return { clopperPearson, wholePercents, flag, correctedWbc };
+})();
