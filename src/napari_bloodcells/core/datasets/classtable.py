@@ -36,9 +36,7 @@ def read(folder: Folder) -> DataSet | None:
                 text = ""
             detail = _NUMBERED.get(text, text) or None
             if image.as_posix() in samples:
-                folder.problems.append(
-                    f"{path.name}: line {number}: {image.name} stands here twice; the first is taken."
-                )
+                folder.problems.append(f"{path.name}: line {number}: {image.name} is here twice; the first is taken.")
                 continue
             group = folder.grouping.of(image)
             samples[image.as_posix()] = Sample(

@@ -61,6 +61,6 @@ def load_dataset(folder: Path | str, scheme: ClassScheme | str | None = None) ->
         if dataset is not None and (dataset.samples or dataset.fields):
             return dataset.in_scheme(scheme) if scheme else dataset
     raise DataSetError(
-        f"{display_name(root)}: {len(opened.images)} images but no labels; needed are VOC XML, YOLO text files, a CSV or "
-        "JSON table of files and classes, or folders named after the classes."
+        f"{display_name(root)}: {len(opened.images)} images but no labels; needed are VOC XML, YOLO text files, "
+        "a CSV or JSON table of files and classes, or folders named after the classes."
     )

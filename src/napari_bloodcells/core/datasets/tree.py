@@ -43,7 +43,5 @@ def read(folder: Folder) -> DataSet | None:
             )
         )
     for name in sorted(set(by_folder) - set(known)):
-        folder.problems.append(
-            f"{name}: folder is not named after a known class; its {by_folder[name]} images keep it."
-        )
+        folder.problems.append(f"{name}: folder is named after no known class; its {by_folder[name]} images keep it.")
     return DataSet(folder.name, folder.root, tuple(samples), "tree", (), tuple(folder.problems))
