@@ -1,0 +1,125 @@
+"""``bloodcells-batch train``: labeled cells in, a model of your own out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_bloodcells.cli.common import DeviceOption
+from napari_bloodcells.cli.progress import TerminalProgress
+
+
+def train(
+    data: Annotated[list[Path], typer.Argument(help="Folder of labeled cells; several are taken together.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the model: new or empty.")],
+    arch: Annotated[
+        str | None,
+        typer.Option("--arch", help="Network to train by its own recipe (see: models list --architectures)."),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Recipe by name, or your own TOML file. Default: that of the shipped model."),
+    ] = None,
+    scheme: Annotated[
+        str | None, typer.Option("--scheme", help="Classes to tell apart: wbc4, wbc5, pbc8, or your own JSON file.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=0, help="Times through the data, at most.")] = None,
+    max_minutes: Annotated[float | None, typer.Option("--max-minutes", min=0, help="Training time, at most.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Cells in one step.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Another number draws other random numbers.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", help="vgg16 only: imagenet, none (from scratch), or a VGG16 model trained here."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other setting of the recipe, as optimizer.lr=0.001.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in the output folder.")] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Train a model on labeled cells: class folders, VOC with labels.csv, YOLO text, or tables.
+
+    Ctrl-C stops after the present step and keeps everything; the same command with --resume goes on from there with the
+    same result as if nothing had happened.  The output folder is the model: use it with count --model FOLDER.
+    """
+    named = _overrides(settings or [])
+    given = {"epochs": epochs, "max_minutes": max_minutes, "batch_size": batch_size, "seed": seed, "scheme": scheme}
+    given["options.weights"] = weights
+    named |= {key: value for key, value in given.items() if value is not None}
+
+    from napari_bloodcells import train as train_core
+
+    with _Lines() as progress:
+        result = train_core(
+            list(data),
+            _choose(arch, recipe, resume),
+            output,
+            resume=resume,
+            device=device,
+            progress=progress,
+            overrides=named,
+        )
+    _show(result)
+
+
+def _choose(arch: str | None, recipe: str | None, resume: bool) -> Any:
+    """The recipe by ``--arch`` or ``--recipe``; None leaves it to the core."""
+    from dataclasses import replace
+
+    from napari_bloodcells.core.errors import UsageError
+    from napari_bloodcells.core.models import architecture
+    from napari_bloodcells.core.recipe import load_recipe, recipe_names
+
+    if arch and recipe:
+        raise UsageError("give --arch or --recipe, not both: a recipe names its network.")
+    if arch is None:
+        return recipe if recipe or resume else "default"
+    if arch in recipe_names():
+        return arch
+    known = architecture(arch)
+    return replace(load_recipe("default"), arch=known.name, name=known.name, options={})
+
+
+def _overrides(settings: list[str]) -> dict[str, Any]:
+    from napari_bloodcells.core.errors import UsageError
+
+    found: dict[str, Any] = {}
+    for setting in settings:
+        key, sign, value = setting.partition("=")
+        if not (key.strip() and sign and value.strip()):
+            raise UsageError(f"--set {setting}: give it as NAME=VALUE, such as --set optimizer.lr=0.001.")
+        found[key.strip()] = value.strip()
+    return found
+
+
+class _Lines(TerminalProgress):
+    """The progress bar, and a line an epoch where there is no terminal to draw a bar on (a log file, a cluster)."""
+
+    def advance(self, task: str, n: int = 1, **values: float) -> None:
+        """Move the bar on; at the end of an epoch of a run without a terminal say how it went."""
+        super().advance(task, n, **values)
+        if "val_accuracy" in values and not sys.stderr.isatty():
+            print(
+                f"epoch {values['epoch']:.0f}: validation loss {values['val_loss']:.4f}, "
+                f"accuracy {values['val_accuracy']:.1%}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def _show(result: Any) -> None:
+    from rich.console import Console
+
+    from napari_bloodcells.cli.scores import scores_table
+
+    console = Console()
+    best = [row.epoch for row in result.history if row.best]
+    console.print(scores_table(result.scores, "validation cells (one cell of several pictures counts once)"))
+    console.print(
+        f"Kept epoch {best[-1] if best else 0} of {len(result.history)}; the model is {result.output}", soft_wrap=True
+    )

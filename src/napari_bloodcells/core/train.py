@@ -1,0 +1,266 @@
+"""Training: labeled photographs and a recipe in, a model bundle with its report out.
+
+``train`` makes one folder: the bundle (``model.safetensors``, ``model.json``), ``history.csv``, ``history.png``,
+``confusion_matrix.png``, ``report.json``, and what a later ``resume`` needs (``checkpoint.safetensors``,
+``training.json``).  Every file is replaced whole, so a run that is killed leaves a folder that can be resumed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from napari_bloodcells import __version__
+from napari_bloodcells.core.bundle import save_bundle
+from napari_bloodcells.core.checkpoint import load_checkpoint, save_checkpoint
+from napari_bloodcells.core.classes import ClassScheme
+from napari_bloodcells.core.devices import pick_device
+from napari_bloodcells.core.errors import BundleError, Cancelled, OutputError
+from napari_bloodcells.core.files import write_atomic
+from napari_bloodcells.core.finish import finish_bundle
+from napari_bloodcells.core.history import Epoch, write_history
+from napari_bloodcells.core.metrics import Scores
+from napari_bloodcells.core.plots import plot_confusion, plot_history
+from napari_bloodcells.core.progress import Progress, Silent
+from napari_bloodcells.core.recipe import Recipe, load_recipe
+from napari_bloodcells.core.runlock import LOCK_NAME, RunLock
+from napari_bloodcells.core.schema import BundleInfo
+from napari_bloodcells.core.traindata import Cells, Data, gather
+from napari_bloodcells.core.trainer import TASK, Trainer
+
+CHECKPOINT, SETTINGS = "checkpoint.safetensors", "training.json"
+CHECKPOINT_SECONDS = 60.0
+_MAY_CHANGE = {"epochs", "max_minutes", "patience", "name", "description", "license", "min_confidence", "max_distance"}
+"""What a resumed training may have otherwise than it began: when it stops, and what is said of the result."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training gave.
+
+    Attributes
+    ----------
+    output : Path
+        The folder; it is the model's bundle, for ``load_model`` and ``--model``.
+    info : BundleInfo
+        The model's metadata.
+    scores : Scores
+        On the validation cells, by the network and the temperature that were kept.
+    history : tuple of Epoch
+    """
+
+    output: Path
+    info: BundleInfo
+    scores: Scores
+    history: tuple[Epoch, ...]
+
+
+def train(
+    data: Data,
+    recipe: str | Path | Recipe | None = None,
+    output: str | Path = "model",
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> TrainResult:
+    """Train a classifier.
+
+    Parameters
+    ----------
+    data : folder, DataSet, or a list of them
+        What ``load_dataset`` understands: class folders, VOC with labels.csv, YOLO text, tables.
+    recipe : str, Path or Recipe, optional
+        Name (``recipe_names``), TOML file, or the object.  None is the default model's, or on ``resume`` that of
+        the training in ``output``.
+    output : path
+        A new or empty folder.
+    resume : bool
+        Go on with the training in ``output``, from its last checkpoint; the result is that of one undisturbed run.
+        Begins anew where ``output`` has none yet.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    progress : Progress, optional
+        Told of each step; may cancel.
+    overrides : mapping, optional
+        Fields of the recipe to replace, such as ``{"epochs": 3, "optimizer.lr": 1e-3}``.
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    OutputError
+        If ``output`` holds something else, or a training with another recipe or other data.
+    DataSetError, UsageError, WeightsError
+        For data, settings or pretrained weights that cannot be used.
+    Cancelled
+        If ``progress`` said so; the checkpoint is kept.
+
+    Examples
+    --------
+    >>> result = train("pbc", "cnn4", "my-model", overrides={"epochs": 5})     # doctest: +SKIP
+    >>> result.scores["balanced_accuracy"].value                               # doctest: +SKIP
+    0.91
+    """
+    import torch
+
+    progress, place = progress or Silent(), Path(output)
+    before = _settings_of(place, resume)
+    chosen = _choose(recipe, before).with_overrides(overrides or {})
+    target = pick_device(device)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{place}: cannot be made ({error.strerror}); give another folder with -o.") from None
+    with RunLock(place) as lock, torch.random.fork_rng(_cuda_devices(target)):
+        training, validation, scheme = gather(data, chosen, progress)
+        settings = _describe(chosen, training, validation)
+        if before:
+            _check_same(before, settings, place)
+        write_atomic(place / SETTINGS, _json(settings), overwrite=True)
+        trainer = Trainer(chosen, training, validation, len(scheme.names), target)
+        if before:
+            _restore(trainer, place)
+        _run(trainer, place, progress, lock)
+        return _finish(trainer, scheme, place, progress)
+
+
+def _run(trainer: Trainer, place: Path, progress: Progress, lock: RunLock) -> None:
+    """Epoch after epoch until the recipe is satisfied, with a checkpoint after each and once a minute."""
+    saved = time.monotonic()
+    epochs, now = trainer.recipe.epochs, trainer.now
+    progress.start(TASK, epochs * trainer.steps if epochs and not trainer.recipe.max_minutes else None)
+    progress.advance(TASK, now.epoch * trainer.steps + now.step)
+
+    def keep() -> None:
+        nonlocal saved
+        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            save_checkpoint(place / CHECKPOINT, trainer.state())
+            lock.renew()
+            saved = time.monotonic()
+
+    try:
+        while not trainer.finished():
+            row = trainer.run_epoch(progress, keep)
+            progress.advance(TASK, 0, epoch=row.epoch, val_loss=row.val_loss, val_accuracy=row.val_accuracy)
+            save_checkpoint(place / CHECKPOINT, trainer.state())
+            write_history(place / "history.csv", _epochs(trainer))
+            lock.renew()
+            saved = time.monotonic()
+    except Cancelled:
+        save_checkpoint(place / CHECKPOINT, trainer.state())
+        done = trainer.now.epoch
+        raise Cancelled(f"Stopped in epoch {done + 1}; go on from there with --resume -o {place}.") from None
+
+
+def _finish(trainer: Trainer, scheme: ClassScheme, place: Path, progress: Progress) -> TrainResult:
+    history = _epochs(trainer)
+    module, info, scores, space = finish_bundle(trainer, scheme, progress)
+    info = info.model_copy(update={"version": __version__, "created": datetime.now(UTC).isoformat(timespec="seconds")})
+    save_bundle(place, module, info, space=space, overwrite=True)
+    write_history(place / "history.csv", history)
+    plot_history(place / "history.png", history)
+    plot_confusion(place / "confusion_matrix.png", scores.confusion, scores.names)
+    write_atomic(place / "report.json", _json(report(scores, info)), overwrite=True)
+    return TrainResult(place, info, scores, history)
+
+
+def report(scores: Scores, info: BundleInfo) -> dict[str, Any]:
+    """The classification report as plain values: figures with intervals, by class, and the confusion matrix."""
+
+    def figures(of: str) -> dict[str, Any]:
+        return {
+            m.name: {"value": round(m.value, 6), "low": round(m.low, 6), "high": round(m.high, 6), "n": m.n}
+            for m in scores.metrics
+            if m.of == of
+        }
+
+    return {
+        "model": info.name,
+        "sha256": info.sha256,
+        "cells": scores.n,
+        "original_cells": scores.groups,
+        "overall": figures(""),
+        "classes": {name: figures(name) for name in scores.names},
+        "confusion": {"classes": list(scores.names), "rows_are": "truth", "counts": scores.confusion.tolist()},
+        "training": [source.model_dump() for source in info.training],
+        "recipe": info.recipe,
+    }
+
+
+def _settings_of(place: Path, resume: bool) -> dict[str, Any] | None:
+    """What the training in ``place`` began with; None where there is none to go on with."""
+    if place.exists() and not place.is_dir():
+        raise OutputError(f"{place}: is a file; give a folder for the model with -o.")
+    there = sorted(p.name for p in place.iterdir() if p.name != LOCK_NAME) if place.is_dir() else []
+    if not there:
+        return None
+    if SETTINGS not in there:
+        raise OutputError(
+            f"{place}: holds something else ({there[0]}), which is left alone; give a new folder with -o."
+        )
+    if not resume:
+        raise OutputError(
+            f"{place}: holds a training already; go on with it by --resume, or give a new folder with -o."
+        )
+    try:
+        found: dict[str, Any] = json.loads((place / SETTINGS).read_text("utf-8"))
+        return {"recipe": dict(found["recipe"]), "data": dict(found["data"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{place / SETTINGS}: cannot be read ({error}); start anew in another folder.") from None
+
+
+def _choose(recipe: str | Path | Recipe | None, before: dict[str, Any] | None) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe is None and before:
+        values = before["recipe"]
+        return Recipe(str(values["name"]), str(values["arch"])).with_overrides(values)
+    return load_recipe("default" if recipe is None else recipe)
+
+
+def _describe(recipe: Recipe, training: Cells, validation: Cells) -> dict[str, Any]:
+    data = {"training": training.fingerprint(), "validation": validation.fingerprint()}
+    return {"recipe": recipe.flat(), "data": data, "cells": {"training": len(training), "validation": len(validation)}}
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any], place: Path) -> None:
+    old, new = before["recipe"], json.loads(_json(now["recipe"]))
+    for key in sorted(set(old) | set(new)):
+        if key not in _MAY_CHANGE and old.get(key) != new.get(key):
+            raise OutputError(
+                f"{place}: began with {key} = {old.get(key)}, not {new.get(key)}; resume it as it began, "
+                "or give a new folder."
+            )
+    if before["data"] != now["data"]:
+        raise OutputError(f"{place}: began with other images or labels; resume it with the same, or give a new folder.")
+
+
+def _restore(trainer: Trainer, place: Path) -> None:
+    file = place / CHECKPOINT
+    if not file.exists():
+        return
+    try:
+        trainer.restore(load_checkpoint(file))
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise BundleError(f"{file}: does not fit this training ({error}); start anew in another folder.") from None
+
+
+def _epochs(trainer: Trainer) -> tuple[Epoch, ...]:
+    return tuple(Epoch(**row) for row in trainer.now.history)
+
+
+def _cuda_devices(device: Any) -> list[int]:
+    return [device.index or 0] if device.type == "cuda" else []
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, default=str) + "\n").encode()
