@@ -48,7 +48,7 @@ def fast_bf16(device: torch.device) -> bool:
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         if not hasattr(torch.cpu, "get_capabilities"):  # older torch
             return bool(torch.cpu._is_avx512_bf16_supported())

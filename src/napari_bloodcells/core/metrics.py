@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,19 @@ class Scores:
     def __getitem__(self, key: str | tuple[str, str]) -> Metric:
         name, of = (key, "") if isinstance(key, str) else key
         return next(m for m in self.metrics if (m.name, m.of) == (name, of))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Figures with intervals, over all cells and by class, and the confusion matrix, as plain values."""
+
+        def figures(of: str) -> dict[str, Any]:
+            return {
+                m.name: {"value": round(m.value, 6), "low": round(m.low, 6), "high": round(m.high, 6), "n": m.n}
+                for m in self.metrics
+                if m.of == of
+            }
+
+        confusion = {"classes": list(self.names), "rows_are": "truth", "counts": self.confusion.tolist()}
+        return {"overall": figures(""), "classes": {n: figures(n) for n in self.names}, "confusion": confusion}
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:
@@ -163,19 +177,22 @@ def _widen(low: float, high: float, value: float, n: int) -> tuple[float, float]
 
 
 def _bound_means(metrics: list[Metric]) -> list[Metric]:
-    """Where a mean of shares is 0 or 1 the bootstrap says nothing: take the mean of its parts' bounds."""
+    """Widen the means of shares too, where the bootstrap alone would call the last of few cells certain.
+
+    Balanced accuracy, the mean of C recalls: by the recalls' own intervals, ``sqrt(sum((r - low) ** 2)) / C`` (MOVER,
+    Zou and Donner, Stat Med 27 (2008) 1693-1702).  F1 of 0 or 1: between the bounds of precision and recall.
+    """
     recalls = [m for m in metrics if m.name == "recall"]
     done: list[Metric] = []
     for metric in metrics:
-        parts: list[Metric] = []
-        if metric.name == "balanced_accuracy":
-            parts = recalls
-        elif metric.name == "f1":
+        low, high = metric.low, metric.high
+        if metric.name == "balanced_accuracy" and recalls:
+            below = np.sqrt(sum((m.value - m.low) ** 2 for m in recalls)) / len(recalls)
+            above = np.sqrt(sum((m.high - m.value) ** 2 for m in recalls)) / len(recalls)
+            low, high = min(low, metric.value - below), max(high, metric.value + above)
+        elif metric.name == "f1" and metric.value in (0.0, 1.0):
             parts = [m for m in metrics if m.of == metric.of and m.name in ("precision", "recall")]
-        if parts and metric.value in (0.0, 1.0):
-            low, high = np.mean([m.low for m in parts]), np.mean([m.high for m in parts])
-            metric = metric.model_copy(
-                update={"low": min(float(low), metric.value), "high": max(float(high), metric.value)}
-            )
-        done.append(metric)
+            low, high = min([low, *(m.low for m in parts)]), max([high, *(m.high for m in parts)])
+        bounds = {"low": max(0.0, float(low)), "high": min(1.0, float(high))}
+        done.append(metric.model_copy(update=bounds))
     return done

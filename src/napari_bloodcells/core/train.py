@@ -175,22 +175,12 @@ def _finish(trainer: Trainer, scheme: ClassScheme, place: Path, progress: Progre
 
 def report(scores: Scores, info: BundleInfo) -> dict[str, Any]:
     """The classification report as plain values: figures with intervals, by class, and the confusion matrix."""
-
-    def figures(of: str) -> dict[str, Any]:
-        return {
-            m.name: {"value": round(m.value, 6), "low": round(m.low, 6), "high": round(m.high, 6), "n": m.n}
-            for m in scores.metrics
-            if m.of == of
-        }
-
     return {
         "model": info.name,
         "sha256": info.sha256,
         "cells": scores.n,
         "original_cells": scores.groups,
-        "overall": figures(""),
-        "classes": {name: figures(name) for name in scores.names},
-        "confusion": {"classes": list(scores.names), "rows_are": "truth", "counts": scores.confusion.tolist()},
+        **scores.to_dict(),
         "training": [source.model_dump() for source in info.training],
         "recipe": info.recipe,
     }
