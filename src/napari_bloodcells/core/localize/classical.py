@@ -32,9 +32,9 @@ class ClassicalSettings:
     """A nucleus is larger than this; platelets and stain specks are smaller."""
     largest_nucleus: float = 8.0
     """A patch larger than this is no cell but dirt or the black border."""
-    join: float = 0.16
+    join: float = 0.3
     """Lobes of one nucleus lie closer than this."""
-    split: float = 0.75
+    split: float = 1.2
     """Centers of two touching cells lie farther apart than this."""
     margin: float = 0.20
     """Cytoplasm added around the nucleus on each side."""
@@ -165,7 +165,8 @@ def red_cell_diameter(density: FloatImage, seen: NDArray[np.bool_]) -> float | N
     disk fills pi/4 of its box, and its box is square.
     """
     whole = density[..., 1]
-    if not seen.any() or (level := otsu(whole[seen])) < 0.03:
+    # Nuclei are several times denser than red cells: unclipped, Otsu would part them from all the rest.
+    if not seen.any() or (level := otsu(np.minimum(whole[seen], 0.3))) < 0.03:
         return None
     cells = ndimage.binary_fill_holes((whole > level) & seen)
     labels, _ = ndimage.label(cells)
