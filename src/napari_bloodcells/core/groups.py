@@ -1,9 +1,9 @@
 """Which photographs show the same original cell, and splits that never part them.
 
 What is known stands in ``datasets/groups/*.csv`` (columns ``image`` and ``group``), made by
-``benchmarks/accuracy/find_groups.py``: BCCD's re-photographed cells, the BCCD original of every augmented Kaggle image, PBC's
-identical pairs.  By name are known: the slide of a Chula field (``B-30_0047``) and the original of Roboflow's copies.
-A user's own ``groups.csv`` in the data folder adds to these.  Anything else is a group of its own.
+``benchmarks/accuracy/find_groups.py``: BCCD's re-photographed cells, the BCCD original of every augmented Kaggle
+image, PBC's identical pairs.  By name are known the slide of a Chula field (``B-30_0047``) and the original of
+Roboflow's copies.  A user's own ``groups.csv`` in the data folder adds to these.  Anything else is a group of its own.
 """
 
 from __future__ import annotations

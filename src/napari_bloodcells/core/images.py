@@ -37,6 +37,7 @@ DEFAULT_MAX_PIXELS = 150_000_000
 _HEADER = 16
 _REDUCTIONS = (1, 2, 4, 8)
 _EXIF_ORIENTATION = 274
+_SMALLEST_DRAFT = 64  # of a few JPEG blocks a scaled decoding is not the mean of pixels
 
 
 def read_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS, reduce: int = 1) -> NDArray[np.uint8]:
@@ -97,7 +98,7 @@ def read_image_bytes(
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """Height and width in pixels as ``read_image`` would return them, from the head of the file; raises ``ImageError``."""
+    """Height and width in pixels of what ``read_image`` returns, from the file's head; may raise ``ImageError``."""
     name = display_name(path)
     check_regular(path, ImageError)
     try:
@@ -130,7 +131,8 @@ def _decode(data: bytes, name: str, max_pixels: int, reduce: int) -> NDArray[np.
         turned = _upright(png_decode(data), picture.getexif().get(_EXIF_ORIENTATION, 1))
         return _shrink(to_rgb8(turned, name), reduce)
     orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
-    if reduce > 1 and picture.format == "JPEG" and (orientation == 1 or not (width % reduce or height % reduce)):
+    upright = orientation == 1 or not (width % reduce or height % reduce)
+    if reduce > 1 and picture.format == "JPEG" and upright and min(width, height) >= _SMALLEST_DRAFT:
         # Turned images of a size that reduce does not divide would have their partial pixels on the wrong side.
         picture.draft(picture.mode, (max(1, width // reduce), max(1, height // reduce)))
         reduce = max(1, reduce // max(1, round(width / picture.size[0])))

@@ -127,8 +127,10 @@ def _declared_filename(annotation: Path) -> str:
 
 def _stem(name: str) -> str:
     """``name`` without an image's or annotation's suffix; other dots belong to the name."""
+    if name.casefold().endswith(".xml"):
+        name = name[:-4]
     stem, suffix = os.path.splitext(name)
-    return stem if suffix.casefold() in IMAGE_SUFFIXES or suffix.casefold() == ".xml" else name
+    return stem if suffix.casefold() in IMAGE_SUFFIXES else name
 
 
 def _fold(stem: str) -> str:

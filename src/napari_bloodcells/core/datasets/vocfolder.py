@@ -80,11 +80,9 @@ def _join(
     image: Path, corners: list[_Corners], types: list[str], labels: list[str], problems: list[str]
 ) -> list[tuple[str, bool]]:
     """Label and certainty of each box."""
-    read = {
-        (image.stem, box): _read_by_eye()[image.stem, box] for box in corners if (image.stem, box) in _read_by_eye()
-    }
-    if read:
-        return [read.get((image.stem, box), ("", True)) for box in corners]
+    by_eye = _read_by_eye()
+    if any((image.stem, box) in by_eye for box in corners):
+        return [by_eye.get((image.stem, box), ("", True)) for box in corners]
     if any(types):
         return [(label, True) for label in types]
     if len(labels) != len(corners) and labels:

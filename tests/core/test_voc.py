@@ -1,0 +1,265 @@
+"""VOC files come through reading and writing unchanged, and every defect is worked around and named."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_bloodcells.core.boxes import Boxes
+from napari_bloodcells.core.errors import AnnotationError, DataWarning, OutputError
+from napari_bloodcells.core.voc import MAX_BOXES, find_annotations, match_annotations, read_voc, write_voc
+
+
+def voc(*objects: str, head: str = "", size: str = "<size><width>640</width><height>480</height></size>") -> str:
+    return f"{head}<annotation><filename>a.jpg</filename>{size}{''.join(objects)}</annotation>"
+
+
+def box(x0: object, y0: object, x1: object, y1: object, name: str = "RBC") -> str:
+    corners = f"<xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax>"
+    return f"<object><name>{name}</name><bndbox>{corners}</bndbox></object>"
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_a_plain_file_is_read_without_a_warning(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xml", voc(box(1, 2, 30, 40, "WBC"), box("5.5", " 6 ", "7.25", "8", "Platelets")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        annotation = read_voc(path)
+    assert annotation.boxes.xyxy.tolist() == [[1, 2, 30, 40], [5.5, 6, 7.25, 8]]
+    assert annotation.boxes.labels == ("WBC", "Platelets")
+    assert (annotation.filename, annotation.width, annotation.height) == ("a.jpg", 640, 480)
+    assert annotation.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("bad", "problem", "kept"),
+    [
+        (box(504, 337, 504, 337), r"box 2 \(RBC\) has no area \(504,337 to 504,337\); left out", None),
+        (box(5, 7, 9, 7), "has no area", None),
+        (box(30, 40, 10, 20), "has its corners exchanged", [10, 20, 30, 40]),
+        (box(-3, 5, 20, 20), "reaches past the border", [0, 5, 20, 20]),
+        (box(600, 400, 700, 500), "reaches past the border", [600, 400, 640, 480]),
+        (box(640, 10, 700, 20), "lies outside of the image", None),
+        (box(-9, -9, -2, -2), "lies outside of the image", None),
+        (box("nan", 1, 2, 3), r"corners that are no numbers \(nan, 1, 2, 3\)", None),
+        (box(1, 1, "inf", 3), "corners that are no numbers", None),
+        (box(1, 1, "1e999", 3), "corners that are no numbers", None),
+        (box("", "", "", ""), "has no corners", None),
+        ("<object><name>RBC</name></object>", "has no corners", None),
+        (box(1, 2, 3, 4, ""), "box 2 has no name; taken as WBC", [1, 2, 3, 4]),
+    ],
+)
+def test_a_bad_box_is_named_and_the_others_are_kept(tmp_path: Path, bad: str, problem: str, kept: list | None) -> None:
+    good = box(100, 100, 200, 200, "WBC")
+    path = write(tmp_path / "field.xml", voc(good, bad, good))
+    with pytest.warns(DataWarning, match=rf"^field\.xml: .*{problem}.*\.$"):
+        annotation = read_voc(path)
+    expected = [[100, 100, 200, 200], *([kept] if kept else []), [100, 100, 200, 200]]
+    assert annotation.boxes.xyxy.tolist() == expected
+    assert len(annotation.problems) == 1
+
+
+def test_without_a_size_boxes_are_not_cut(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xml", voc(box(600, 400, 700, 500), size=""))
+    with pytest.warns(DataWarning, match="gives no height"), pytest.warns(DataWarning, match="gives no width"):
+        assert read_voc(path).boxes.xyxy.tolist() == [[600, 400, 700, 500]]
+
+
+def test_many_defects_are_summed_up_but_all_are_kept_in_problems(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xml", voc(*[box(1, 1, 1, 1)] * 30))
+    with pytest.warns(DataWarning) as caught:
+        annotation = read_voc(path)
+    assert len(caught) == 11
+    assert "20 more defects" in str(caught[-1].message)
+    assert len(annotation.problems) == 30
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "iso-8859-1", "windows-1252", "gb18030", "shift_jis"]
+)
+def test_encodings(tmp_path: Path, encoding: str) -> None:
+    name = "細胞" if encoding in ("gb18030", "shift_jis", "utf-8", "utf-16") else "globule-é"
+    declared = encoding.removesuffix("-sig")
+    text = voc(box(1, 2, 3, 4, name), head=f'<?xml version="1.0" encoding="{declared}"?>')
+    assert read_voc(write(tmp_path / "a.xml", text.encode(encoding))).boxes.labels == (name,)
+
+
+def test_a_wrongly_declared_encoding_is_worked_around(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xml", voc(box(1, 2, 3, 4, "é")).encode("latin-1"))
+    with pytest.warns(DataWarning, match="not in utf-8 as it declares; read as Latin-1"):
+        assert read_voc(path).boxes.labels == ("é",)
+
+
+ENTITIES = '<!DOCTYPE a [<!ENTITY a "lol"><!ENTITY b "&a;&a;&a;">]>'
+EXTERNAL = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
+REFUSED = {
+    "not well-formed": ("<annotation><object>", "is not well-formed XML"),
+    "no XML": ("hello", "is not well-formed XML"),
+    "another root": ("<svg><g/></svg>", r'XML of another kind \("svg"\)'),
+    "entities": (voc(box(1, 1, 2, 2, "&b;"), head=ENTITIES), "asks for XML entities"),
+    "external entities": (voc(box(1, 1, 2, 2, "&x;"), head=EXTERNAL), "asks for XML entities"),
+    "empty": ("", "is empty"),
+    "unknown encoding": (voc(head='<?xml version="1.0" encoding="klingon-1"?>'), "unknown encoding klingon-1"),
+    "too deep": ("<annotation>" + "<a>" * 200_000, "is not well-formed XML"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_files_that_are_no_annotation_are_refused_in_one_line(tmp_path: Path, case: str) -> None:
+    text, message = REFUSED[case]
+    with pytest.raises(AnnotationError, match=rf"^bad\.xml: .*{message}") as error:
+        read_voc(write(tmp_path / "bad.xml", text))
+    assert "\n" not in str(error.value)
+
+
+def test_limits_of_size_and_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "many.xml", voc("<object/>" * (MAX_BOXES + 1)))
+    with pytest.raises(AnnotationError, match=f"{MAX_BOXES + 1} boxes; at most {MAX_BOXES}"):
+        read_voc(path)
+    os.truncate(path, 33_000_000)
+    with pytest.raises(AnnotationError, match="33 MB, more than the limit of 32 MB"):
+        read_voc(path)
+
+
+def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.xml")
+    with pytest.raises(AnnotationError, match="is a pipe"):
+        read_voc(tmp_path / "a.xml")
+
+
+coordinate = st.floats(0, 5000, width=32)
+
+
+@given(
+    st.lists(st.tuples(coordinate, coordinate, coordinate, coordinate, st.text(min_size=1, max_size=20)), max_size=8)
+)
+@settings(max_examples=60, deadline=None)
+def test_what_is_written_is_read_back_unchanged(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple]) -> None:
+    corners = np.array([r[:4] for r in rows], np.float32).reshape(-1, 4)
+    ordered = np.concatenate(
+        [np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])], 1
+    )
+    keep = (ordered[:, 2:] > ordered[:, :2]).all(1)
+    boxes = Boxes(ordered[keep], tuple(r[4] for r, k in zip(rows, keep, strict=True) if k))
+    path = tmp_path_factory.mktemp("voc") / "a.xml"
+    write_voc(path, boxes, image="folder/a b.jpg", width=5001, height=5001)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        back = read_voc(path)
+    assert np.array_equal(back.boxes.xyxy, boxes.xyxy)
+    assert back.filename == "a b.jpg"
+    for wrote, read in zip(boxes.labels, back.boxes.labels, strict=True):
+        plain = "".join(
+            c for c in wrote if c in "\t\n\r" or " " <= c < "\ud800" or "\ue000" <= c < "\ufffe" or c > "\uffff"
+        )
+        assert plain != wrote or read == (" ".join(wrote.split()) or "WBC")
+
+
+def test_writing_never_replaces_a_file_unless_asked(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xml", "mine")
+    boxes = Boxes(np.array([[1, 2, 3, 4]]), ("WBC",))
+    with pytest.raises(OutputError, match=r"^a\.xml: is already there"):
+        write_voc(path, boxes, image="a.jpg", width=10, height=10)
+    assert path.read_text() == "mine"
+    write_voc(path, boxes, image="a.jpg", width=10, height=10, overwrite=True)
+    assert read_voc(path).boxes.xyxy.tolist() == [[1, 2, 3, 4]]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.xml"]
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_voc(tmp_path / "absent" / "a.xml", boxes, image="a.jpg", width=10, height=10)
+
+
+def test_a_broken_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="no space left"):
+        write_voc(tmp_path / "a.xml", Boxes(), image="a.jpg", width=1, height=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def touch(root: Path, *names: str) -> list[Path]:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("<annotation><filename>inner name</filename></annotation>")
+    return [root / name for name in names]
+
+
+MATCHES = {
+    "beside": (["a.jpg"], ["a.xml"], {"a.jpg": "a.xml"}),
+    "VOC folders": (["JPEGImages/a.jpg"], ["Annotations/a.xml"], {"JPEGImages/a.jpg": "Annotations/a.xml"}),
+    "case and spaces": (["Field 1.JPG"], ["field_1.XML"], {"Field 1.JPG": "field_1.XML"}),
+    "dots in names": (["a.b.jpg"], ["a.b.xml"], {"a.b.jpg": "a.b.xml"}),
+    "suffix kept": (["a.jpg"], ["a.jpg.xml"], {"a.jpg": "a.jpg.xml"}),
+    "Unicode forms": (["Zellé.jpg"], ["Zellé.xml"], {"Zellé.jpg": "Zellé.xml"}),
+    "filename inside": (["Inner Name.png"], ["0001.xml"], {"Inner Name.png": "0001.xml"}),
+    "two samples": (
+        ["A/JPEGImages/1.jpg", "B/JPEGImages/1.jpg"],
+        ["B/Annotations/1.xml", "A/Annotations/1.xml"],
+        {"A/JPEGImages/1.jpg": "A/Annotations/1.xml", "B/JPEGImages/1.jpg": "B/Annotations/1.xml"},
+    ),
+    "names that differ in case": (["a.jpg", "A.jpg"], ["A.xml", "a.xml"], {"a.jpg": "a.xml", "A.jpg": "A.xml"}),
+}
+
+
+@pytest.mark.parametrize("case", MATCHES)
+def test_annotations_find_their_images(tmp_path: Path, case: str) -> None:
+    images, xmls, expected = MATCHES[case]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        matched = match_annotations(touch(tmp_path, *images), touch(tmp_path, *xmls))
+    found = {i.relative_to(tmp_path).as_posix(): x.relative_to(tmp_path).as_posix() for i, x in matched.items()}
+    assert found == expected
+    assert list(matched) == [tmp_path / i for i in images]
+
+
+def test_what_has_no_counterpart_is_named(tmp_path: Path) -> None:
+    images, xmls = touch(tmp_path, "a.jpg", "b.jpg"), touch(tmp_path, "a.xml", "c.xml")
+    with pytest.warns(DataWarning) as caught:
+        assert match_annotations(images, xmls) == {images[0]: xmls[0]}
+    texts = [str(w.message) for w in caught]
+    assert texts == ["c.xml: its image is not here; the annotation is left out.", "b.jpg: has no annotation file."]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert match_annotations(images, []) == {}
+
+
+def test_annotations_are_looked_for_beside_the_images(tmp_path: Path) -> None:
+    touch(tmp_path, "JPEGImages/1.jpg", "Annotations/1.xml", "Annotations/.2.xml", "x-differential/3.xml", "4.xml")
+    found = [p.relative_to(tmp_path).as_posix() for p in find_annotations([tmp_path])]
+    assert found == ["4.xml", "Annotations/1.xml"]
+    assert [p.name for p in find_annotations([tmp_path / "JPEGImages"])] == ["1.xml"]
+    assert [p.name for p in find_annotations([tmp_path / "JPEGImages" / "1.jpg"])] == ["1.xml"]
+
+
+@pytest.mark.data
+def test_bccd_is_read_with_its_known_defects(shared_data: Path) -> None:
+    from napari_bloodcells.core.images import find_images
+
+    root = shared_data / "bccd"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        matched = match_annotations(find_images([root]), find_annotations([root]))
+        annotations = [read_voc(path) for path in matched.values()]
+    labels = [label for a in annotations for label in a.boxes.labels]
+    assert len(annotations) == 364
+    assert [labels.count(name) for name in ("WBC", "RBC", "Platelets")] == [372, 4153, 361]
+    assert sorted(str(w.message).partition(":")[0] for w in caught) == [
+        "BloodImage_00096.jpg",
+        "BloodImage_00280.jpg",
+        "BloodImage_00329.jpg",
+        "BloodImage_00338.xml",
+        "BloodImage_00343.xml",
+    ]
+    first = annotations[0].boxes.named("WBC")
+    assert first.xyxy.tolist() == [[260, 177, 491, 376]]
