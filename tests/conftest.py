@@ -59,3 +59,35 @@ def no_network() -> Iterator[None]:
     patch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
     yield
     patch.undo()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a small network with random weights (seed 0), five classes: quick, and right only by chance."""
+    import torch
+
+    from napari_bloodcells.core.bundle import save_bundle
+    from napari_bloodcells.core.classes import load_scheme
+    from napari_bloodcells.core.crops import CropSpec
+    from napari_bloodcells.core.models import build
+    from napari_bloodcells.core.schema import BundleInfo, scheme_info
+
+    torch.manual_seed(0)
+    scheme = load_scheme("wbc5")
+    module = build("cnn3", len(scheme))
+    info = BundleInfo(name="tiny", arch="cnn3", scheme=scheme_info(scheme), crop=CropSpec(), input_size=(50, 50))
+    with torch.no_grad():
+        module.head.weight *= 6  # probabilities that differ from cell to cell
+    return save_bundle(tmp_path_factory.mktemp("models") / "tiny", module, info)
+
+
+@pytest.fixture(scope="session")
+def smears(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve drawn fields of three cells each with VOC XML, in two samples ``a`` and ``b``."""
+    from napari_bloodcells.synthetic import SmearSettings, write_folder
+
+    folder = tmp_path_factory.mktemp("smears")
+    settings = SmearSettings(width=320, height=240, um_per_pixel=0.2)
+    for seed, sample in ((0, "a"), (100, "b")):
+        write_folder(folder / sample, 6, seed, settings)
+    return folder

@@ -116,9 +116,9 @@ def count(
 
             write_overlays(result, place / "overlay", progress)
     if report:
-        from napari_bloodcells.core.report import write_reports
+        from napari_bloodcells.core.report import ReportOptions, write_reports
 
-        write_reports(result, place)
+        write_reports(result, place, images=result.files, options=ReportOptions(wbc=wbc))
     _show(result, place, options)
     if profile:
         from napari_bloodcells.cli.profile import show_profile

@@ -103,6 +103,8 @@ class CountResult:
         Metadata of the model that classified: its scheme, its confusion matrix.
     root : Path or None
         Folder that the names of the images are relative to.
+    files : dict
+        Where each image lies, by its name in the tables; arrays are not in it.
     """
 
     cells: pd.DataFrame
@@ -111,6 +113,7 @@ class CountResult:
     run: dict[str, Any]
     model: BundleInfo = field(repr=False)
     root: Path | None = field(default=None, repr=False)
+    files: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def scheme(self) -> ClassScheme:
@@ -251,7 +254,7 @@ class _Run:
             check_output(output, sources, self.options)
             fingerprint = self._fingerprint()
             if self.options.resume and (finished := read_finished(output, fingerprint, self.options.format)):
-                return CountResult(*finished, self.info, self.listed.root)
+                return CountResult(*finished, self.info, self.listed.root, self._files())
             plan = self._plan(fingerprint)
             store = ShardStore(output, plan, resume=self.options.resume, overwrite=self.options.overwrite)
             missing = store.missing()
@@ -315,7 +318,10 @@ class _Run:
         cells, images = cells_table(records(), scheme), images_table(records(), scheme)
         blocks = differential_frame(differentials(cells, scheme, images))
         run = self._run_info(int((images["status"] == OK).sum()), len(images), len(cells))
-        return CountResult(cells, images, blocks, run, self.info, self.listed.root)
+        return CountResult(cells, images, blocks, run, self.info, self.listed.root, self._files())
+
+    def _files(self) -> dict[str, str]:
+        return {job.image: job.source for job in self.listed.jobs if isinstance(job.source, str)}
 
     def _run_info(self, read: int, given: int, n_cells: int) -> dict[str, Any]:
         from napari_bloodcells.core.output import versions

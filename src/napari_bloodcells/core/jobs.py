@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_bloodcells.core.boxes import Boxes
+from napari_bloodcells.core.cellstable import table_name
 from napari_bloodcells.core.errors import BloodcellsError, DataSetError, DataWarning, ImageError, UsageError
 from napari_bloodcells.core.find import find_images, is_output_folder
 from napari_bloodcells.core.matching import find_annotations, match_annotations
@@ -156,9 +157,9 @@ def relative_name(image: Path, root: Path) -> str:
     """The name of ``image`` in the tables: its path below ``root``, with ``/``."""
     path = Path(os.path.abspath(image))
     try:
-        return path.relative_to(root).as_posix()
+        return table_name(str(path.relative_to(root)))
     except ValueError:
-        return path.as_posix()
+        return table_name(str(path))
 
 
 def known_labels(folders: Iterable[Path]) -> dict[str, tuple[tuple[Box | None, str], ...]]:

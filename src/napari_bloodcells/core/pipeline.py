@@ -2,9 +2,10 @@
 
 A ``FieldCounter`` holds the localizer and the model and takes a shard of jobs.  Images are read ahead, a bounded number
 of them, by threads (Pillow decodes outside of Python's lock) where the network runs on a GPU; on a CPU every worker
-process reads its own.  Each image is localized and cropped by itself and its pixels are let go at once; the crops of
-a whole shard are classified together, in the model's fixed micro-batches, so that a result does not depend on what
-else is in the shard.  An error travels with its image, in the order of the jobs.
+process reads its own.  Pictures are read at half size where that holds all that the crops need (``picture.py``).
+Each image is localized and cropped by itself and its pixels are let go at once; the crops of a whole shard are
+classified together, in the model's fixed micro-batches, so that a result does not depend on what else is in the
+shard.  An error travels with its image, in the order of the jobs.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from napari_bloodcells.core.cells import CellRecord, FieldRecord, Verdict, cell_
 from napari_bloodcells.core.errors import AnnotationError, BloodcellsError, DataWarning, UsageError
 from napari_bloodcells.core.images import DEFAULT_MAX_PIXELS
 from napari_bloodcells.core.jobs import FieldJob
+from napari_bloodcells.core.picture import Picture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +39,8 @@ BOX_CHOICES = ("auto", "xml", "find", "classical", "whole")
 STAGES = ("read", "localize", "crop", "classify")
 READ_AHEAD = 4
 """Images that wait, read, per reading thread."""
+FINE_ENOUGH = 0.8
+"""A reduced picture serves where its pixels are this much finer than those of the crops (BCCD at half size: 0.6)."""
 
 
 @dataclass(frozen=True)
@@ -132,11 +136,12 @@ class FieldCounter:
         limit = float("inf") if info.max_distance is None else info.max_distance
         self.verdict = Verdict(info.class_names, threshold, limit)
         self.times = StageTimes()
+        self._halves = setup.boxes != "whole" and info.crop.scale == "um"
         self._localizer: Localizer | None = None
 
     @property
     def localizer(self) -> Localizer:
-        """The localizer, loaded when it is first needed."""
+        """The localizer, loaded when it is first needed: whole cells and fields with all boxes need none."""
         if self._localizer is None:
             from napari_bloodcells.core.localize import load_localizer
 
@@ -146,6 +151,8 @@ class FieldCounter:
 
     def count(self, jobs: Sequence[FieldJob]) -> list[FieldRecord]:
         """Count the images of ``jobs``: one record each, in their order, whatever happens to an image."""
+        if any(self._finds(job) for job in jobs):
+            _ = self.localizer  # one that cannot be loaded ends the run, not each image
         located = [self._locate(job, image) for job, image in self._read_ahead(jobs)]
         cells = iter(self._classify(located))
         records = [replace(item.record, cells=tuple(next(cells) for _ in range(len(item.boxes)))) for item in located]
@@ -153,26 +160,24 @@ class FieldCounter:
         self.times.cells += sum(len(record.cells) for record in records)
         return records
 
-    def _read(self, job: FieldJob) -> NDArray[np.uint8] | BloodcellsError:
-        from napari_bloodcells.core.images import read_image, to_rgb8
-
+    def _read(self, job: FieldJob) -> Picture | BloodcellsError:
         try:
             if isinstance(job.source, np.ndarray):
-                return to_rgb8(job.source, job.image)
-            return read_image(job.source, max_pixels=self.setup.max_pixels)
+                return Picture.of_array(job.source, job.image)
+            return Picture.of_file(job.source, self.setup.max_pixels, self._halves)
         except BloodcellsError as error:
             return error
         except MemoryError:
             return BloodcellsError(f"{job.image}: is too large for the memory of this machine.")
 
-    def _read_ahead(self, jobs: Sequence[FieldJob]) -> Iterator[tuple[FieldJob, NDArray[np.uint8] | BloodcellsError]]:
+    def _read_ahead(self, jobs: Sequence[FieldJob]) -> Iterator[tuple[FieldJob, Picture | BloodcellsError]]:
         if self.setup.readers < 1:
             for job in jobs:
                 with self.times.stage("read"):
                     image = self._read(job)
                 yield job, image
             return
-        waiting: deque[tuple[FieldJob, Future[NDArray[np.uint8] | BloodcellsError]]] = deque()
+        waiting: deque[tuple[FieldJob, Future[Picture | BloodcellsError]]] = deque()
         with ThreadPoolExecutor(self.setup.readers) as pool:
             for job in jobs:
                 waiting.append((job, pool.submit(self._read, job)))
@@ -182,30 +187,35 @@ class FieldCounter:
                 yield from self._next_read(waiting)
 
     def _next_read(
-        self, waiting: deque[tuple[FieldJob, Future[NDArray[np.uint8] | BloodcellsError]]]
-    ) -> Iterator[tuple[FieldJob, NDArray[np.uint8] | BloodcellsError]]:
+        self, waiting: deque[tuple[FieldJob, Future[Picture | BloodcellsError]]]
+    ) -> Iterator[tuple[FieldJob, Picture | BloodcellsError]]:
         job, future = waiting.popleft()
         with self.times.stage("read"):
             image = future.result()
         yield job, image
 
-    def _locate(self, job: FieldJob, image: NDArray[np.uint8] | BloodcellsError) -> Located:
-        if isinstance(image, BloodcellsError):
-            return failed(job, image)
+    def _locate(self, job: FieldJob, picture: Picture | BloodcellsError) -> Located:
+        if isinstance(picture, BloodcellsError):
+            return failed(job, picture)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", DataWarning)
             try:
-                with self.times.stage("localize"):
-                    boxes, labels, field = self._boxes(job, image)
-                with self.times.stage("crop"):
-                    crops = self._crop(image, boxes, field.um_per_pixel)
+                boxes, labels, field, crops = self._cells(job, picture)
+                if picture.reduce > 1 and not self._fine_enough(picture, field):
+                    with self.times.stage("read"):
+                        picture = picture.whole()
+                    boxes, labels, field, crops = self._cells(job, picture)
             except BloodcellsError as error:
                 return failed(job, error)
+            except Exception as error:  # one image must not take the others with it, whatever it holds
+                return failed(
+                    job, BloodcellsError(f"{job.image}: could not be counted ({type(error).__name__}: {error}).")
+                )
         record = FieldRecord(
             image=job.image,
-            width=image.shape[1],
-            height=image.shape[0],
+            width=picture.width,
+            height=picture.height,
             um_per_pixel=field.um_per_pixel,
             n_rbc=len(field.rbc) if len(field.rbc) else None,
             n_platelets=len(field.platelets) if len(field.rbc) else None,
@@ -214,48 +224,83 @@ class FieldCounter:
         )
         return Located(record, boxes, labels, crops)
 
-    def _boxes(self, job: FieldJob, image: NDArray[np.uint8]) -> tuple[Boxes, tuple[str | None, ...], Field]:
-        """Boxes to classify, in reading order, what the data set calls them, and the field they lie in."""
+    def _cells(self, job: FieldJob, picture: Picture) -> tuple[Boxes, tuple[str | None, ...], Field, Tensor | None]:
+        """Boxes to classify, what the data set calls them, the field they lie in, and their crops."""
+        with self.times.stage("localize"):
+            boxes, field = self._boxes(job, picture)
+            labels = match_labels(boxes, job.labels)
+        with self.times.stage("crop"):
+            crops = self._crop(picture, boxes, field.um_per_pixel)
+        return boxes, labels, field, crops
+
+    def _fine_enough(self, picture: Picture, field: Field) -> bool:
+        """Whether crops of the reduced picture hold as much as those of the whole one."""
+        spec = self.model.info.crop
+        if spec.scale != "um" or field.um_per_pixel is None:
+            return False
+        return field.um_per_pixel * picture.reduce <= FINE_ENOUGH * spec.side_um / spec.size
+
+    def _boxes(self, job: FieldJob, picture: Picture) -> tuple[Boxes, Field]:
+        """Boxes to classify, in pixels of the whole picture, and the field they lie in."""
+        from napari_bloodcells.core.localize import Field
+
         scale = self.setup.um_per_pixel
         if job.boxes is not None:
-            boxes, field = job.boxes, self.localizer.find(image, um_per_pixel=scale)
-        elif self.setup.boxes == "whole":
-            boxes, field = whole_field(image, scale)
-        elif job.annotation is not None and self.setup.boxes in ("auto", "xml"):
-            boxes, field = self._annotated(job.annotation, image)
-        elif self.setup.boxes == "xml":
+            given = Field.of((picture.height, picture.width), job.boxes, um_per_pixel=scale)
+            return job.boxes, given if scale is not None else self._find(picture)
+        if self.setup.boxes == "whole":
+            return whole_field(picture, scale)
+        if job.annotation is not None and self.setup.boxes in ("auto", "xml"):
+            return self._annotated(job.annotation, picture)
+        if self.setup.boxes == "xml":
             raise AnnotationError(f"{job.image}: has no XML; take --boxes auto to have its cells found.")
-        else:
-            field = self.localizer.find(image, um_per_pixel=scale)
-            boxes = field.wbc
-        if job.boxes is None:
-            boxes = boxes.take(reading_order(boxes.xyxy)) if boxes.source == "found" else boxes
-        return boxes, match_labels(boxes, job.labels), field
+        field = self._find(picture)
+        return field.wbc.take(reading_order(field.wbc.xyxy)), field
 
-    def _annotated(self, path: str, image: NDArray[np.uint8]) -> tuple[Boxes, Field]:
+    def _find(self, picture: Picture) -> Field:
+        """What the localizer finds, in pixels of the whole picture."""
+        scale = self.setup.um_per_pixel
+        field = self.localizer.find(picture.pixels, um_per_pixel=None if scale is None else scale * picture.reduce)
+        return field if picture.reduce == 1 else enlarged(field, picture)
+
+    def _finds(self, job: FieldJob) -> bool:
+        """Whether the cells of an image have to be found."""
+        if self.setup.boxes in ("auto", "xml") and job.annotation is not None:
+            return False
+        return self.setup.boxes not in ("xml", "whole")
+
+    def _annotated(self, path: str, picture: Picture) -> tuple[Boxes, Field]:
+        from napari_bloodcells.core.datasets import scale_of_red_cells
+        from napari_bloodcells.core.datasets.folder import box_kind
+        from napari_bloodcells.core.localize import Field
         from napari_bloodcells.core.voc import read_voc
 
         annotation = read_voc(path)
-        height, width = image.shape[:2]
+        height, width = picture.height, picture.width
         if annotation.width and annotation.height and (annotation.width, annotation.height) != (width, height):
             size = f"{annotation.width} x {annotation.height}"
             raise AnnotationError(
                 f"{annotation.path.name}: is for an image of {size} pixels, but its image has {width} x {height}; "
                 "take --boxes find, or put the image back to its size."
             )
-        field = self.localizer.find(image, um_per_pixel=self.setup.um_per_pixel)
-        white = [i for i, label in enumerate(annotation.boxes.labels) if not is_other_cell(label)]
-        red, small = (annotation.boxes.named(name) for name in ("RBC", "Platelets"))
-        if len(red):
-            field = replace(field, rbc=red, platelets=small)
-        return annotation.boxes.take(white), field
+        kinds = [box_kind(label) or "WBC" for label in annotation.boxes.labels]
+        white, red, small = (
+            annotation.boxes.take([i for i, kind in enumerate(kinds) if kind == name])
+            for name in ("WBC", "RBC", "Platelets")
+        )
+        scale = self.setup.um_per_pixel or scale_of_red_cells(red, height, width)
+        if scale is not None:
+            return white, Field.of((height, width), white, red, small, scale)
+        return white, self._find(picture)
 
-    def _crop(self, image: NDArray[np.uint8], boxes: Boxes, um_per_pixel: float | None) -> Tensor | None:
+    def _crop(self, picture: Picture, boxes: Boxes, um_per_pixel: float | None) -> Tensor | None:
         from napari_bloodcells.core.crops import cut_crops
 
         if not len(boxes):
             return None
-        return cut_crops(image, boxes.xyxy, self.model.info.crop, um_per_pixel, self.model.device)
+        scale = None if um_per_pixel is None else um_per_pixel * picture.reduce
+        spec = self.model.info.crop
+        return cut_crops(picture.pixels, boxes.xyxy / np.float32(picture.reduce), spec, scale, self.model.device)
 
     def _classify(self, located: Sequence[Located]) -> list[CellRecord]:
         import torch
@@ -281,23 +326,25 @@ def failed(job: FieldJob, error: BloodcellsError) -> Located:
     return Located(FieldRecord(job.image, status=str(error)), Boxes(), (), None)
 
 
-def whole_field(image: NDArray[np.uint8], um_per_pixel: float | None = None) -> tuple[Boxes, Field]:
-    """``image`` (H, W, 3) taken as one cell: the box of the cell in its middle, as training takes it."""
+def whole_field(picture: Picture, um_per_pixel: float | None = None) -> tuple[Boxes, Field]:
+    """A picture taken as one cell: the box of the cell in its middle, as training takes it."""
     from napari_bloodcells.core.central import central_box
     from napari_bloodcells.core.localize import Field
 
-    box = Boxes(central_box(image)[None], ("WBC",), source="whole")
-    return box, Field.of(image.shape, box, um_per_pixel=um_per_pixel)
+    box = Boxes(central_box(picture.pixels)[None] * picture.reduce, ("WBC",), source="whole")
+    return box, Field.of((picture.height, picture.width), box, um_per_pixel=um_per_pixel)
 
 
-def is_other_cell(label: str) -> bool:
-    """Whether a box of a VOC file holds a red cell or a platelet, which are not classified.
+def enlarged(field: Field, picture: Picture) -> Field:
+    """What was found on a reduced picture, in pixels of the whole one."""
+    limit = np.array([picture.width, picture.height] * 2, np.float32)
 
-    >>> [is_other_cell(name) for name in ("WBC", "neutrophil", "RBC", "Platelets", "red blood cells")]
-    [False, False, True, True, True]
-    """
-    plain = label.casefold().replace("_", " ").strip().removesuffix("s")
-    return plain in ("rbc", "platelet", "red blood cell", "red cell", "erythrocyte", "thrombocyte", "plt")
+    def scaled(boxes: Boxes) -> Boxes:
+        return replace(boxes, xyxy=np.minimum(boxes.xyxy * picture.reduce, limit))
+
+    scale = None if field.um_per_pixel is None else field.um_per_pixel / picture.reduce
+    parts = scaled(field.wbc), scaled(field.rbc), scaled(field.platelets)
+    return replace(field, wbc=parts[0], rbc=parts[1], platelets=parts[2], um_per_pixel=scale)
 
 
 def reading_order(xyxy: NDArray[np.float32]) -> NDArray[np.intp]:

@@ -32,6 +32,7 @@ Done: TypeAlias = tuple[int, list[FieldRecord], StageTimes]
 MAX_DEATHS = 5
 """So many times the workers may die before the run gives up."""
 _POLL_S = 0.2
+_setup: CounterSetup | None = None
 _counter: FieldCounter | None = None
 
 
@@ -141,8 +142,8 @@ def _start_method(setups: Sequence[CounterSetup]) -> str:
 
 
 def _start_worker(queue: Any) -> None:
-    """Take a setup, build the counter of this process, and end when the parent ends."""
-    global _counter
+    """Take the setup of this process, and end when the parent ends."""
+    global _setup
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
     with contextlib.suppress(ValueError, AttributeError):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -150,7 +151,7 @@ def _start_worker(queue: Any) -> None:
 
     torch.set_num_threads(1)
     _end_with(multiprocessing.parent_process())
-    _counter = FieldCounter(queue.get())
+    _setup = queue.get()
 
 
 def _end_with(parent: Any) -> None:
@@ -165,8 +166,11 @@ def _end_with(parent: Any) -> None:
 
 
 def _count_shard(shard: int, jobs: Sequence[FieldJob]) -> Done:
-    if _counter is None:
-        raise RuntimeError("the worker was not started")
+    global _counter
+    if _counter is None:  # here and not at the start, so that what goes wrong comes back as its own error
+        if _setup is None:
+            raise RuntimeError("the worker was not started")
+        _counter = FieldCounter(_setup)
     _counter.times = StageTimes()
     return shard, _counter.count(jobs), _counter.times
 

@@ -1,0 +1,56 @@
+"""A picture on its way through the pipeline: its pixels, perhaps at half size, and how large it is as a whole.
+
+A photograph through an oil lens has two to three times the resolution that the networks use, and a JPEG is decoded
+at half size in less than half of the time.  So a large photograph is read at half size first; only where the scale
+that was measured on it turns out too coarse for the crops it is read once more as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_bloodcells.core.images import DEFAULT_MAX_PIXELS, image_size, read_image, to_rgb8
+
+HALVED_FROM = 560
+"""Long side in pixels from which a JPEG is read at half size first."""
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Pixels (H, W, 3) uint8 RGB at ``1 / reduce`` of a picture of ``height`` x ``width`` pixels.
+
+    A box in pixels of the whole picture is divided by ``reduce`` to lie in ``pixels``.
+    """
+
+    pixels: NDArray[np.uint8]
+    height: int
+    width: int
+    reduce: int = 1
+    path: str = ""
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+    @staticmethod
+    def of_array(array: NDArray[np.generic], name: str) -> Picture:
+        """An array that the caller holds; raises ``ImageError`` where it is no picture."""
+        pixels = to_rgb8(array, name)
+        return Picture(pixels, pixels.shape[0], pixels.shape[1])
+
+    @staticmethod
+    def of_file(path: str, max_pixels: int = DEFAULT_MAX_PIXELS, halve: bool = True) -> Picture:
+        """Read a file, a large JPEG at half size if ``halve``; raises ``ImageError`` where it cannot be read."""
+        if halve and path.casefold().endswith(_JPEG):
+            height, width = image_size(path)
+            if max(height, width) >= HALVED_FROM:
+                return Picture(read_image(path, max_pixels=max_pixels, reduce=2), height, width, 2, path, max_pixels)
+        pixels = read_image(path, max_pixels=max_pixels)
+        return Picture(pixels, pixels.shape[0], pixels.shape[1], path=path, max_pixels=max_pixels)
+
+    def whole(self) -> Picture:
+        """The same at its full size."""
+        if self.reduce == 1:
+            return self
+        return Picture(read_image(self.path, max_pixels=self.max_pixels), self.height, self.width, path=self.path)
