@@ -42,7 +42,9 @@ def make_run(
                 p = rng.dirichlet(np.where(np.arange(len(names)) == truth, 12.0, 0.35)).round(4)
                 label = names[int(p.argmax())] if p.max() > 0.5 else "unidentified"
                 box = [float(v) for v in smear.boxes.xyxy[place]]
-                rows.append((image, k + 1, *box, label, float(p.max()), *p, "found", round(float(rng.gamma(4, 0.1)), 4)))
+                rows.append(
+                    (image, k + 1, *box, label, float(p.max()), *p, "found", round(float(rng.gamma(4, 0.1)), 4))
+                )
     cells = pd.DataFrame(rows, columns=cell_columns(names))
     images = pd.DataFrame({"image": list(pixels), "status": "ok", "problems": ""})
     run = {

@@ -87,7 +87,7 @@ class Row:
     flag: Flag
     absolute: Absolute | None = None
     absolute_limits: ReferenceRange | None = None
-    absolute_flag: Flag = Flag()
+    absolute_flag: Flag = field(default_factory=Flag)
     corrected: tuple[float, float, float] | None = None
 
 
@@ -213,7 +213,7 @@ def _places(
 def _classes(data: ReportInput, cells: pd.DataFrame) -> list[dict[str, Any]]:
     listed = [{"name": c.name, "key": c.key, "color": c.color, "kind": c.kind} for c in data.scheme.classes]
     names = {entry["name"] for entry in listed}
-    machine = cells["machine_class"] if "machine_class" in cells else []
+    machine = cells.get("machine_class", [])
     strangers = sorted({str(n) for n in [*cells["class"], *machine] if n} - names - {UNIDENTIFIED, NOT_A_WBC})
     listed += [{"name": name, "key": "", "color": GREY, "kind": "other"} for name in strangers]
     for name, kind in ((UNIDENTIFIED, "unidentified"), (NOT_A_WBC, "not_wbc")):

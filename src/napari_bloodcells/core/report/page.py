@@ -124,8 +124,18 @@ def render_page(content: Content, data: ReportInput, options: ReportOptions) -> 
     script = _script()
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     shown = _display(content.sample, data)
-    return _environment().get_template("report.html.j2").render(
-        content=content, options=options, head=_head(data), sample=shown, style=_asset("page.css"), script=script, digest=digest
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            content=content,
+            options=options,
+            head=_head(data),
+            sample=shown,
+            style=_asset("page.css"),
+            script=script,
+            digest=digest,
+        )
     )
 
 
@@ -198,7 +208,9 @@ def _write(path: Path, text: str) -> Path:
         if path.exists():
             with path.open("rb") as old:
                 if _MARK not in old.read(200):
-                    raise OutputError(f"{path.name}: is there already and is no report of ours; move it, or give another folder.")
+                    raise OutputError(
+                        f"{path.name}: is there already and is no report of ours; move it, or give another folder."
+                    )
         half = path.with_name(f".{path.name}.{os.getpid()}.part")
         half.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
         os.replace(half, path)

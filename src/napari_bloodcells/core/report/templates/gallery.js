@@ -73,7 +73,8 @@ class Gallery {
       const first = Math.max(0, Math.floor((-reach - top) / line)) * this.columns;
       const last = Math.min(group.order.length, Math.ceil((innerHeight + reach - top) / line) * this.columns);
       const wanted = new Set(group.order.slice(first, Math.max(first, last)));
-      if (group.place.has(this.focused)) wanted.add(this.focused);
+      const entry = group.place.has(this.focused) ? this.focused : group.order[0]; // where Tab comes in
+      if (entry !== undefined) wanted.add(entry);
       for (const [i, tile] of group.tiles) if (!wanted.has(i)) { tile.remove(); group.tiles.delete(i); }
       for (const i of wanted) {
         let tile = group.tiles.get(i);
@@ -82,6 +83,7 @@ class Gallery {
         tile.style.left = (k % this.columns) * (this.size + this.gap) + "px";
         tile.style.top = Math.floor(k / this.columns) * line + "px";
         this.dress(tile, i, k, group.order.length);
+        tile.tabIndex = i === entry ? 0 : -1;
       }
     }
   }
@@ -100,7 +102,6 @@ class Gallery {
   dress(tile, i, k, total) {
     const c = this.store.cells, cls = this.data.classes[c.class[i]], changed = c.class[i] !== c.machine[i];
     tile.style.setProperty("--c", cls.color);
-    tile.tabIndex = i === this.focused || (this.focused < 0 && k === 0) ? 0 : -1;
     tile.setAttribute("aria-selected", this.selected.has(i));
     tile.setAttribute("aria-setsize", total);
     tile.setAttribute("aria-posinset", k + 1);

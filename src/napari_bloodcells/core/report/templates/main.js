@@ -214,7 +214,7 @@
 
   // ---- on paper: the first cells of each class -----------------------------------------------------------------
   function printed() {
-    const most = 18, box = byId("printed");
+    const most = 22, box = byId("printed");
     box.replaceChildren();
     for (const group of gallery.groups) {
       const all = gallery.sorted.filter((i) => store.cells.class[i] === group.index);
@@ -226,7 +226,7 @@
       for (const i of byDoubt.slice(0, most)) {
         const picture = Inspector.make("i");
         picture.style.setProperty("--c", data.classes[group.index].color);
-        gallery.paint(picture, i, 17, "mm");
+        gallery.paint(picture, i, 15, "mm");
         strip.append(picture);
       }
       box.append(part);

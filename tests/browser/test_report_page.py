@@ -1,0 +1,345 @@
+"""The report page in a real browser, used as a reviewer would: by key, by mouse, on paper."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.example_run import make_run
+
+from napari_bloodcells.core.cellstable import apply_corrections, cells_csv, read_cells
+from napari_bloodcells.core.differential import make_differential
+from napari_bloodcells.core.intervals import clopper_pearson, whole_percents
+from napari_bloodcells.core.reference import Patient, flag, load_ranges
+from napari_bloodcells.core.report import ReportOptions, write_reports
+from napari_bloodcells.synthetic import SmearSettings
+
+pytestmark = pytest.mark.browser
+RUN = {"": 8}
+SETTINGS = SmearSettings(width=480, height=360, cells=5)
+
+
+@pytest.fixture(scope="module")
+def run() -> Any:
+    return make_run(RUN, settings=SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def page(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_reports(run, tmp_path_factory.mktemp("report"), options=ReportOptions(wbc=7.2))[0]
+
+
+@pytest.fixture
+def opened(browser: Any, page: Path) -> Any:
+    """The page freshly opened, nothing remembered; at the end the console must be clean."""
+    browser.get(page.as_uri())
+    browser.execute_script("localStorage.clear()")
+    browser.get_log("browser")
+    browser.get(page.as_uri())
+    yield browser
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+
+
+def _keys(browser: Any, *keys: str) -> None:
+    from selenium.webdriver import ActionChains
+
+    ActionChains(browser).send_keys(*keys).perform()
+
+
+def _control(browser: Any, key: str, *, shift: bool = False) -> None:
+    from selenium.webdriver import ActionChains, Keys
+
+    held = [Keys.CONTROL, *([Keys.SHIFT] if shift else [])]
+    chain = ActionChains(browser)
+    for modifier in held:
+        chain = chain.key_down(modifier)
+    chain = chain.send_keys(key)
+    for modifier in held:
+        chain = chain.key_up(modifier)
+    chain.perform()
+
+
+def _counts(browser: Any) -> dict[str, int]:
+    lines = browser.find_elements("css selector", "#differential tbody tr")
+    return {
+        line.get_attribute("data-class"): int(line.find_element("css selector", '[data-f="count"]').text)
+        for line in lines
+    }
+
+
+def _tile(browser: Any, name: str) -> Any:
+    """The first tile of a class, scrolled into the middle of the window."""
+    index = browser.execute_script("return bloodcells.store.classNamed(arguments[0])", name)
+    tile = browser.find_element("css selector", f'.group[data-drop="{index}"] .tile')
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", tile)
+    time.sleep(0.1)
+    return browser.find_element("css selector", f"#{tile.get_attribute('id')}")
+
+
+def _wait(condition: Callable[[], bool], seconds: float = 5) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the page did not come that far in time"
+        time.sleep(0.05)
+
+
+def test_the_page_loads_without_a_console_message_and_shows_the_count(opened: Any, run: Any, artifacts: Path) -> None:
+    differential = make_differential(run.cells["class"], run.scheme)
+    assert _counts(opened) == {share.name: share.count for share in differential.shares}
+    assert (
+        opened.execute_script(
+            "return performance.getEntriesByType('resource').filter(e => !/^(data|blob):/.test(e.name)).length"
+        )
+        == 0
+    )
+    opened.save_screenshot(str(artifacts / "report-light.png"))
+    opened.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    )
+    ground = opened.execute_script("return getComputedStyle(document.body).backgroundColor")
+    opened.save_screenshot(str(artifacts / "report-dark.png"))
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert all(int(part) < 60 for part in ground[4:-1].split(", "))
+
+
+def test_statistics_of_the_page_equal_those_of_the_package(opened: Any) -> None:
+    pairs = [
+        (0, 0),
+        (0, 1),
+        (1, 1),
+        (0, 200),
+        (200, 200),
+        (10, 200),
+        (3, 100),
+        (59, 100),
+        (1, 5000),
+        (4999, 5000),
+        (2500, 5000),
+    ]
+    got = opened.execute_script("return arguments[0].map(([k, n]) => bloodcells.Stats.clopperPearson(k, n))", pairs)
+    low, high = clopper_pearson([k for k, _ in pairs], [n for _, n in pairs])
+    np.testing.assert_allclose(np.array(got), np.stack([low, high], 1), atol=1e-10)
+    tables = [[1, 1, 1], [0, 0, 0], [59, 2, 0, 32, 7], [333, 333, 334], [1, 2, 3, 4, 5, 6, 7], [199, 1]]
+    got = opened.execute_script("return arguments[0].map((t) => bloodcells.Stats.wholePercents(t))", tables)
+    assert got == [whole_percents(table).tolist() for table in tables]
+    limits = load_ranges().find("eosinophil", "%", Patient())
+    cases = [(8.0, 2.2, 19.2), (8.0, 5.8, 10.7), (3.0, 1.1, 6.4), (0.0, 0.0, 1.8)]
+    got = opened.execute_script("return arguments[0].map((c) => bloodcells.Stats.flag(...c, [0, 5.5]))", cases)
+    assert got == [[flag(*case, limits).code, flag(*case, limits).words] for case in cases]
+
+
+def test_a_key_reclassifies_the_selected_cell_and_the_table_follows(opened: Any, run: Any, artifacts: Path) -> None:
+    before = _counts(opened)
+    _tile(opened, "neutrophil").click()
+    assert opened.find_element("css selector", "#inspector h3").text.startswith("field_")
+    opened.save_screenshot(str(artifacts / "report-selected.png"))
+    _keys(opened, "m")
+    after = _counts(opened)
+    assert after["neutrophil"] == before["neutrophil"] - 1
+    assert after["monocyte"] == before["monocyte"] + 1
+    total = sum(after.values())
+    low, high = clopper_pearson(after["monocyte"], total)
+    line = opened.find_element("css selector", '#differential tr[data-class="monocyte"]')
+    assert line.find_element("css selector", '[data-f="interval"]').text == f"{100 * low:.1f} – {100 * high:.1f}"
+    assert line.find_element("css selector", '[data-f="percent"]').text == f"{100 * after['monocyte'] / total:.1f}"
+    absolute = opened.find_element("css selector", '#absolute tr[data-class="monocyte"] [data-f="value"]').text
+    assert absolute == f"{7.2 * after['monocyte'] / total:.2f}"
+    assert "monocyte" in opened.find_element("css selector", "#status").get_attribute("textContent")
+
+
+def test_a_cell_called_not_a_wbc_leaves_the_hundred_percent(opened: Any) -> None:
+    before = _counts(opened)
+    _tile(opened, "lymphocyte").click()
+    _keys(opened, "x")
+    assert sum(_counts(opened).values()) == sum(before.values()) - 1
+    assert opened.find_element("css selector", '[data-apart="not a WBC"] b').text == "1"
+
+
+def test_undo_and_redo_go_through_every_change(opened: Any) -> None:
+    start = _counts(opened)
+    _tile(opened, "neutrophil").click()
+    _keys(opened, "e")
+    first = _counts(opened)
+    _keys(opened, "b")  # the next neutrophil has the focus now
+    second = _counts(opened)
+    assert second["basophil"] == start["basophil"] + 1
+    _control(opened, "z")
+    assert _counts(opened) == first
+    _control(opened, "z")
+    assert _counts(opened) == start
+    _control(opened, "z", shift=True)
+    assert _counts(opened) == first
+    opened.find_element("css selector", "#undo").click()
+    assert _counts(opened) == start
+    assert not opened.find_element("css selector", "#undo").is_enabled()
+
+
+def test_dragging_a_cell_onto_a_class_reclassifies_it(opened: Any, artifacts: Path) -> None:
+    from selenium.webdriver import ActionChains
+
+    before = _counts(opened)
+    tile = _tile(opened, "neutrophil")
+    chip = opened.find_element(
+        "css selector", f"#chip-{opened.execute_script('return bloodcells.store.classNamed(`basophil`)')}"
+    )
+    ActionChains(opened).click_and_hold(tile).move_by_offset(12, 8).move_to_element(chip).perform()
+    assert "drop" in chip.get_attribute("class")
+    opened.save_screenshot(str(artifacts / "report-drag.png"))
+    ActionChains(opened).release().perform()
+    after = _counts(opened)
+    assert after["basophil"] == before["basophil"] + 1
+    assert after["neutrophil"] == before["neutrophil"] - 1
+    assert opened.find_elements("css selector", ".ghost") == []
+
+
+def test_several_selected_cells_change_in_one_step(opened: Any) -> None:
+    from selenium.webdriver import ActionChains, Keys
+
+    before = _counts(opened)
+    _tile(opened, "neutrophil").click()
+    ActionChains(opened).key_down(Keys.SHIFT).send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT).key_up(Keys.SHIFT).perform()
+    _keys(opened, "l")
+    assert _counts(opened)["lymphocyte"] == before["lymphocyte"] + 3
+    _control(opened, "z")
+    assert _counts(opened) == before
+
+
+def test_the_gallery_can_be_worked_by_keyboard_alone(opened: Any) -> None:
+    from selenium.webdriver import Keys
+
+    opened.execute_script("document.querySelector('#export').focus()")
+    _keys(opened, Keys.TAB)
+    tile = opened.switch_to.active_element
+    assert tile.get_attribute("role") == "option"
+    assert tile.get_attribute("aria-selected") == "true"
+    assert "confidence" in tile.get_attribute("aria-label")
+    _keys(opened, Keys.ARROW_RIGHT)
+    moved = opened.switch_to.active_element
+    assert moved.get_attribute("aria-posinset") == "2"
+    number = int(moved.get_attribute("data-i"))
+    _keys(opened, Keys.SPACE)
+    assert opened.execute_script(f"return bloodcells.store.cells.reviewed[{number}]") == 1
+
+
+def test_exported_corrections_are_read_back(opened: Any, run: Any, downloads: Path) -> None:
+    opened.find_element("css selector", "#reviewer").send_keys("=Dr. A")
+    tile = _tile(opened, "neutrophil")
+    number = int(tile.get_attribute("data-i"))
+    tile.click()
+    _keys(opened, "e")
+    for old in downloads.glob("*"):
+        old.unlink()
+    opened.find_element("css selector", "#export").click()
+    target = downloads / "cells.csv"
+    _wait(lambda: target.exists() and target.stat().st_size > 0 and not list(downloads.glob("*.crdownload")))
+    written = read_cells(target)
+    corrected = apply_corrections(run.cells, written)
+    assert corrected["class"][number] == "eosinophil"
+    assert corrected["machine_class"][number] == "neutrophil"
+    assert corrected["reviewer"][number] == "=Dr. A"
+    assert int(corrected["reviewed"].sum()) == 1
+    text = target.read_text("utf-8")
+    assert "'=Dr. A" in text
+    # beside the corrections, byte for byte the table that the command writes
+    columns = list(run.cells.columns)
+    with target.open(encoding="utf-8", newline="") as stream:
+        rows = [[row[name] for name in columns] for row in csv.DictReader(stream)]
+    rows[number][columns.index("class")] = "neutrophil"
+    assert rows == list(csv.reader(cells_csv(run.cells).splitlines()))[1:]
+
+
+def test_corrections_survive_a_closed_tab(opened: Any) -> None:
+    before = _counts(opened)
+    _tile(opened, "neutrophil").click()
+    _keys(opened, "e")
+    opened.refresh()
+    assert _counts(opened)["eosinophil"] == before["eosinophil"] + 1
+    note = opened.find_element("css selector", "#restored")
+    assert "1 correction" in note.text
+    note.find_element("css selector", "button").click()
+    assert _counts(opened) == before
+
+
+def test_it_prints_on_a4_with_the_table_on_the_first_page(opened: Any, artifacts: Path) -> None:
+    pdf = base64.b64decode(opened.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"])
+    (artifacts / "report.pdf").write_bytes(pdf)
+    assert pdf.startswith(b"%PDF")
+    if not shutil.which("pdftotext"):
+        pytest.skip("pdftotext is not here: apt-get install poppler-utils")
+    pages = (
+        subprocess.run(["pdftotext", "-layout", "-", "-"], input=pdf, capture_output=True, check=True)
+        .stdout.decode()
+        .split("\f")
+    )
+    assert len(pages) - 1 <= 3
+    assert "neutrophil" in pages[0]
+    assert "Classified white cells" in pages[0]
+    assert "For research use only" in pages[0]
+    assert "Signature" in "".join(pages)
+    assert "Export corrections" not in "".join(pages)
+
+
+HOSTILE = '"><img src=x onerror="document.title=1"><script>document.title=`owned`<'
+
+
+def test_a_hostile_file_name_does_nothing(browser: Any, tmp_path: Path) -> None:
+    run = make_run({HOSTILE: 1})
+    page = write_reports(run, tmp_path)[0]
+    for path in (page, tmp_path / "index.html"):
+        browser.get(path.as_uri())
+        browser.execute_script("window.alerted = window.alerted || 0")
+        assert "owned" not in browser.title or HOSTILE in browser.title
+        assert browser.title != "1"
+        assert browser.execute_script("return document.querySelectorAll('img[src=x], img[onerror]').length") == 0
+        assert HOSTILE in browser.find_element("css selector", "body").text
+    browser.get(page.as_uri())
+    browser.find_element("css selector", ".tile").click()
+    assert HOSTILE in browser.find_element("css selector", "#inspector h3").text
+    assert browser.execute_script("return document.querySelectorAll('img[src=x], img[onerror]').length") == 0
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_a_script_that_got_into_the_page_would_not_run(browser: Any, page: Path, tmp_path: Path) -> None:
+    poisoned = tmp_path / "report.html"
+    poisoned.write_text(
+        page.read_text("utf-8").replace("<footer>", "<script>document.title = 'owned'</script><footer>"), "utf-8"
+    )
+    browser.get(poisoned.as_uri())
+    assert browser.title != "owned"
+    assert any("Content Security Policy" in entry["message"] for entry in browser.get_log("browser"))
+
+
+def test_five_thousand_cells_scroll_and_change_without_stutter(browser: Any, tmp_path: Path, artifacts: Path) -> None:
+    run = make_run({"": 10}, settings=SETTINGS, repeat=100)
+    assert len(run.cells) == 5000
+    page = write_reports(run, tmp_path)[0]
+    assert page.stat().st_size < 25e6
+    browser.get(page.as_uri())
+    assert len(browser.find_elements("css selector", ".tile")) < 600
+    longest = browser.execute_async_script(
+        """
+        const done = arguments[0]; let last = 0, worst = 0, frames = 0;
+        const start = document.querySelector('.bench').offsetTop;
+        const step = (now) => { if (last) worst = Math.max(worst, now - last); last = now;
+          scrollTo(0, start + frames * 120); if (++frames < 90) requestAnimationFrame(step); else done(worst); };
+        requestAnimationFrame(step);
+        """
+    )
+    change = browser.execute_script(
+        """
+        const b = bloodcells, i = b.gallery.sorted[2000], t = performance.now();
+        b.store.assign([i], 1); document.body.getBoundingClientRect(); return performance.now() - t;
+        """
+    )
+    (artifacts / "stutter.txt").write_text(f"longest frame {longest:.0f} ms, a change {change:.0f} ms, 5,000 cells\n")
+    assert longest < 300, f"a frame took {longest:.0f} ms"
+    assert change < 200, f"a change took {change:.0f} ms"
+    assert len(browser.find_elements("css selector", ".tile")) < 600
