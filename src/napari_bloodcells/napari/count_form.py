@@ -1,0 +1,174 @@
+"""The choices before a count: image, model, where the boxes are from, device; and the line on what will compute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFileDialog, QFormLayout, QHBoxLayout, QToolButton, QWidget
+from superqt import QElidingLabel
+
+from napari_bloodcells.napari import catalog
+from napari_bloodcells.napari.counting import CountRequest
+from napari_bloodcells.napari.device_line import DeviceLine
+from napari_bloodcells.napari.preferences import Counting
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image
+
+BOXES = {
+    "auto": "VOC file, else found",
+    "xml": "VOC file only",
+    "find": "found in the image",
+    "classical": "found by the stain alone",
+    "whole": "the image is one cell",
+}
+DEVICES = {"auto": "fastest", "cpu": "processor (CPU)", "cuda": "graphics card (CUDA)", "mps": "Apple (MPS)"}
+
+
+class ModelChoice(QWidget):
+    """The installed models, those trained in this session, and a folder of one's own."""
+
+    def __init__(self, name: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.combo = QComboBox()
+        self.combo.setToolTip(
+            "The network that names the cells. 'default' is the one that comes with the package; models that you "
+            "trained or adapted to your microscope are offered here too."
+        )
+        self.combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        browse = QToolButton()
+        browse.setText("\u2026")
+        browse.setToolTip("Take a model from a folder (it holds model.json and model.safetensors).")
+        browse.setAccessibleName("Choose the folder of a model")
+        browse.clicked.connect(self._browse)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.combo, 1)
+        row.addWidget(browse)
+        self.refresh(name)
+        catalog.events.offered.connect(self.refresh)
+
+    @property
+    def name(self) -> str:
+        """The chosen model, as ``load_model`` takes it."""
+        return str(self.combo.currentData())
+
+    def refresh(self, choose: str = "") -> None:
+        """List the models anew, and choose one."""
+        choose = choose or self.name
+        self.combo.clear()
+        for name in dict.fromkeys([*catalog.model_names(), choose]):
+            self.combo.addItem(Path(name).name if "/" in name or "\\" in name else name, name)
+        self.combo.setCurrentIndex(self.combo.findData(choose))
+
+    def _browse(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Folder of a model")
+        if folder:
+            catalog.offer(folder)
+
+
+class CountForm(QWidget):
+    """The form.
+
+    Signals
+    -------
+    image_chosen : Image or None
+    """
+
+    image_chosen = Signal(object)
+
+    def __init__(self, viewer: ViewerModel, chosen: Counting, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.viewer = viewer
+        self.image_combo = QComboBox()
+        self.image_combo.setToolTip("The photograph (or series of photographs) whose white cells are counted.")
+        self.image_combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.model = ModelChoice(chosen.model)
+        self.boxes = _combo(BOXES, chosen.boxes, "Where the frames around the cells are from.")
+        self.device = _combo(DEVICES, chosen.device, "Which processor computes; the line below says what there is.")
+        self.scale = QDoubleSpinBox()
+        self.scale.setRange(0.0, 2.0)
+        self.scale.setDecimals(4)
+        self.scale.setSingleStep(0.01)
+        self.scale.setSpecialValueText("measured")
+        self.scale.setSuffix(" um per pixel")
+        self.scale.setToolTip(
+            "How many micrometers a pixel covers, where you know it; 0 has it measured by the red cells (7.5 um)."
+        )
+        self.threshold = chosen.threshold
+        self.device_text = QElidingLabel("")
+        self.device_text.setObjectName("device-line")
+        form = QFormLayout(self)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        for label, widget in (
+            ("&Image", self.image_combo),
+            ("&Model", self.model),
+            ("&Cells", self.boxes),
+            ("&Scale", self.scale),
+            ("&Device", self.device),
+        ):
+            form.addRow(label, widget)
+        form.addRow(self.device_text)
+        self.line = DeviceLine(self)
+        self.line.said.connect(self._say_device)
+        self.device.currentIndexChanged.connect(lambda _: self.line.ask(self.device.currentData()))
+        self.image_combo.currentIndexChanged.connect(lambda _: self.image_chosen.emit(self.image()))
+        viewer.layers.events.inserted.connect(self.refresh_images)
+        viewer.layers.events.removed.connect(self.refresh_images)
+        viewer.layers.events.reordered.connect(self.refresh_images)
+        self.refresh_images()
+        self.line.ask(chosen.device)
+
+    def close_form(self) -> None:
+        """Follow the viewer no longer."""
+        events = self.viewer.layers.events
+        for emitter in (events.inserted, events.removed, events.reordered):
+            emitter.disconnect(self.refresh_images)
+        catalog.events.offered.disconnect(self.model.refresh, missing_ok=True)
+        self.line.stop()
+
+    def image(self) -> Image | None:
+        """The chosen image layer."""
+        name = self.image_combo.currentText()
+        return self.viewer.layers[name] if name and name in self.viewer.layers else None
+
+    def choose_image(self, layer: Any) -> None:
+        """Choose an image layer."""
+        self.image_combo.setCurrentText(layer.name)
+
+    def refresh_images(self, event: Any = None) -> None:
+        """List the image layers anew; a new one is chosen, else the choice stays."""
+        names = [layer.name for layer in self.viewer.layers if type(layer).__name__ == "Image"]
+        fresh = getattr(event, "type", "") == "inserted" and type(event.value).__name__ == "Image"
+        keep = event.value.name if fresh else self.image_combo.currentText()
+        former = self.image_combo.currentText()
+        self.image_combo.blockSignals(True)
+        self.image_combo.clear()
+        self.image_combo.addItems(names)
+        self.image_combo.setCurrentIndex(names.index(keep) if keep in names else len(names) - 1)
+        self.image_combo.blockSignals(False)
+        if self.image_combo.currentText() != former:
+            self.image_chosen.emit(self.image())
+
+    def request(self) -> CountRequest:
+        """What is chosen."""
+        threshold = None if self.threshold < 0 else self.threshold
+        scale = self.scale.value() or None
+        return CountRequest(self.model.name, self.boxes.currentData(), self.device.currentData(), threshold, scale)
+
+    def _say_device(self, text: str) -> None:
+        self.device_text.setText(text)
+        self.device_text.setToolTip(text)
+
+
+def _combo(choices: dict[str, str], chosen: str, tip: str) -> QComboBox:
+    combo = QComboBox()
+    for value, text in choices.items():
+        combo.addItem(text, value)
+    combo.setCurrentIndex(max(0, combo.findData(chosen)))
+    combo.setToolTip(tip)
+    return combo

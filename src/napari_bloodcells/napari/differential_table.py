@@ -1,0 +1,159 @@
+"""The differential beside the image, true at every moment: it is made anew from the review after every change."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QProgressBar,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_bloodcells.core.differential import Differential, Share, make_differential
+from napari_bloodcells.core.errors import BloodcellsError
+from napari_bloodcells.core.reference import PERCENT, Patient, ReferenceSet, flag, load_ranges
+from napari_bloodcells.core.remarks import remarks
+from napari_bloodcells.napari.class_bar import swatch
+from napari_bloodcells.napari.palette import class_color
+from napari_bloodcells.napari.preferences import Reference
+from napari_bloodcells.napari.review import Review
+from napari_bloodcells.napari.tables import review_frame
+
+COLUMNS = ("class", "n", "%", "95 % interval", "reference", "")
+_LOG = logging.getLogger(__name__)
+
+
+def differential_of(review: Review) -> Differential:
+    """The differential of all cells of a review (red cells and other bystanders left aside)."""
+    return make_differential((c.name for c in review.reviewable()), review.scheme, fields=len(review.images))
+
+
+def ranges_of(chosen: Reference) -> tuple[ReferenceSet, Patient]:
+    """The reference ranges of the preferences, and whom they are for; the package's own where a file cannot be read."""
+    patient = Patient(chosen.age, chosen.sex if chosen.sex in ("female", "male") else None)  # type: ignore[arg-type]
+    try:
+        return load_ranges(chosen.file or None), patient
+    except BloodcellsError as error:
+        _LOG.warning("%s The ranges of the package are used.", error)
+        return load_ranges(), patient
+
+
+class DifferentialTable(QWidget):
+    """Class, count, percent, interval, reference range and flag; cells counted of those wanted; remarks."""
+
+    def __init__(self, reference: Reference, wanted: int = 100, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.review: Review | None = None
+        self.wanted = wanted
+        self.ranges, self.patient = ranges_of(reference)
+        self.table = QTableWidget(0, len(COLUMNS))
+        self.table.setHorizontalHeaderLabels(list(COLUMNS))
+        self.table.verticalHeader().hide()
+        self.table.verticalHeader().setDefaultSectionSize(22)
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+        self.table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.table.setShowGrid(False)
+        self.table.setAccessibleName("Differential count")
+        header = self.table.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setStretchLastSection(True)
+        self.table.setToolTip(
+            "n cells of each class and their share of all classified white cells, with the exact 95 % interval. "
+            "H or L: the whole interval lies above or below the reference range; in brackets: only the figure does."
+        )
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.bar.setFixedHeight(8)
+        self.counted = QLabel()
+        self.remarks = QLabel()
+        self.remarks.setWordWrap(True)
+        row = QHBoxLayout()
+        row.addWidget(self.counted)
+        row.addWidget(self.bar, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(row)
+        layout.addWidget(self.table)
+        layout.addWidget(self.remarks)
+        self.show_review(None)
+
+    def show_review(self, review: Review | None) -> None:
+        """Show another review, and follow it."""
+        if self.review is not None:
+            self.review.changed.disconnect(self.refresh, missing_ok=True)
+        self.review = review
+        if review is not None:
+            review.changed.connect(self.refresh)
+        self.refresh()
+
+    def set_wanted(self, wanted: int) -> None:
+        """How many cells the differential shall rest on."""
+        self.wanted = wanted
+        self.refresh()
+
+    def refresh(self, *_: object) -> None:
+        """Make the table anew from the review."""
+        if self.review is None:
+            self.table.setRowCount(0)
+            self.counted.setText("No cells counted yet.")
+            self.bar.setValue(0)
+            self.remarks.clear()
+            return
+        block = differential_of(self.review)
+        apart = [a for a in block.apart if a.count or a.kind in ("unidentified", "not_wbc")]
+        self.table.setRowCount(len(block.shares) + len(apart))
+        for row, share in enumerate(block.shares):
+            self._fill(row, share.name, self._figures(share))
+        for row, part in enumerate(apart, start=len(block.shares)):
+            rate = f"{part.rate:.1f} {part.rate_unit}" if part.rate_unit and part.rate == part.rate else ""
+            self._fill(row, part.name, (str(part.count), "", rate, "", ""))
+        height = self.table.verticalHeader().length() + max(24, self.table.horizontalHeader().sizeHint().height())
+        self.table.setFixedHeight(height + 6)
+        self.counted.setText(f"{block.total} of {self.wanted} cells")
+        self.bar.setRange(0, self.wanted)
+        self.bar.setValue(min(block.total, self.wanted))
+        said = remarks(block, review_frame(self.review, self.review.reviewable()))
+        self.remarks.setText("<br>".join(said))
+
+    def cell_text(self, name: str, column: str) -> str:
+        """What stands in the row of class ``name``; for tests and for screen readers."""
+        for row in range(self.table.rowCount()):
+            if self.table.item(row, 0).text() == name:
+                return self.table.item(row, COLUMNS.index(column)).text()
+        return ""
+
+    def _figures(self, share: Share) -> tuple[str, str, str, str, str]:
+        limits = self.ranges.find(share.name, PERCENT, self.patient)
+        shown = flag(share.percent, share.low, share.high, limits)
+        if share.percent != share.percent:
+            return str(share.count), "", "", _range(limits), ""
+        interval = f"{share.low:.1f} \u2013 {share.high:.1f}"
+        return str(share.count), f"{share.percent:.1f}", interval, _range(limits), shown.code
+
+    def _fill(self, row: int, name: str, figures: Sequence[str]) -> None:
+        assert self.review is not None
+        first = QTableWidgetItem(swatch(class_color(self.review.scheme, name)), name)
+        self.table.setItem(row, 0, first)
+        for column, text in enumerate(figures, start=1):
+            item = QTableWidgetItem(text)
+            item.setTextAlignment(int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter))
+            if column == len(COLUMNS) - 1 and text:
+                font = item.font()
+                font.setBold(True)
+                item.setFont(font)
+                item.setToolTip({"H": "high", "L": "low"}.get(text, "borderline: the interval reaches into the range"))
+            self.table.setItem(row, column, item)
+
+
+def _range(limits: object) -> str:
+    return "" if limits is None else f"{limits.low:g} \u2013 {limits.high:g}"  # type: ignore[attr-defined]

@@ -1,0 +1,164 @@
+"""The fields of an image layer, as the core wants them: ``uint8`` RGB, one after the other, at full resolution.
+
+An RGB image is one field, an RGB stack is a series, a multiscale image is read at its first level.  What is not a
+color photograph of a smear is refused with a word on what to do.  Files are read by the core itself, so that the
+window and the command count the very same pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_bloodcells.core.errors import BloodcellsError, ImageError
+from napari_bloodcells.napari.cell import Box
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+METADATA = "bloodcells"
+"""Key in ``layer.metadata`` under which the plugin keeps what it knows of a layer."""
+
+_LOG = logging.getLogger(__name__)
+_GREY_SAMPLES = 64
+_DIGEST_GRID = 256
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The fields behind one image layer.
+
+    Attributes
+    ----------
+    layer : Image
+    names : tuple of str
+        One per field, as they stand in the column ``image``.
+    paths : tuple of Path
+        The files, one per field; empty where the layer is not one file (or series of files).
+    sizes : tuple of (height, width)
+    series : bool
+        Whether the layer has an axis of planes.
+    """
+
+    layer: Image
+    names: tuple[str, ...]
+    paths: tuple[Path, ...]
+    sizes: tuple[tuple[int, int], ...]
+    series: bool
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Field ``index`` as (H, W, 3) uint8 RGB, at full resolution."""
+        from napari_bloodcells.core.pixels import to_rgb8
+
+        height, width = self.sizes[index]
+        data = full_resolution(self.layer)
+        plane = np.asarray(data[index] if self.series else data)
+        return to_rgb8(plane[:height, :width], self.names[index])
+
+    def cut(self, index: int, box: Box) -> NDArray[Any]:
+        """The pixels of ``box`` of field ``index``, as the layer holds them (at least one by one)."""
+        height, width = self.sizes[index]
+        x_min, y_min = (int(np.clip(v, 0, limit - 1)) for v, limit in ((box[0], width), (box[1], height)))
+        x_max, y_max = max(x_min + 1, int(np.ceil(box[2]))), max(y_min + 1, int(np.ceil(box[3])))
+        data = full_resolution(self.layer)
+        plane = data[index] if self.series else data
+        return np.asarray(plane[y_min : min(y_max, height), x_min : min(x_max, width)])
+
+    def digest(self) -> bytes:
+        """A digest of (a grid of) the pixels, by which an image without a file is known."""
+        found = hashlib.sha256("\n".join(map(str, self.sizes)).encode())
+        for index in range(min(len(self), 8)):
+            height, width = self.sizes[index]
+            data = full_resolution(self.layer)
+            plane = data[index] if self.series else data
+            grid = plane[:: max(1, height // _DIGEST_GRID), :: max(1, width // _DIGEST_GRID)]
+            found.update(np.ascontiguousarray(np.asarray(grid)).tobytes())
+        return found.digest()
+
+
+def fields_of(layer: Image) -> Fields:
+    """The fields of an image layer.
+
+    Raises
+    ------
+    ImageError
+        The layer holds no color photograph, or has more axes than a series of fields.
+    """
+    name = layer.name
+    if not layer.rgb:
+        raise ImageError(
+            f"{name}: is a grey image, and the stain cannot be seen without its colors; open the color photograph "
+            "(a color image whose channels are split can be merged by a right click, Merge to RGB)."
+        )
+    data = full_resolution(layer)
+    shape = tuple(int(n) for n in data.shape)
+    if len(shape) > 4:
+        raise ImageError(f"{name}: has {len(shape) - 1} axes; a smear is one field or one series of fields.")
+    series = len(shape) == 4
+    count = shape[0] if series else 1
+    known = layer.metadata.get(METADATA, {})
+    sizes = tuple((int(h), int(w)) for h, w in known.get("sizes", ())) or (shape[-3:-1],) * count
+    paths = tuple(Path(p) for p in known.get("paths", ()))
+    names = tuple(str(n) for n in known.get("images", ()))
+    if not paths and not series and layer.source.path and Path(layer.source.path).is_file():
+        paths = (Path(layer.source.path),)
+    if len(names) != count:
+        names = tuple(p.name for p in paths) if len(paths) == count else _array_names(name, count)
+    fields = Fields(layer, names, paths if len(paths) == count else (), sizes, series)
+    _refuse_grey(fields)
+    return fields
+
+
+def full_resolution(layer: Image) -> Any:
+    """The array of a layer; of a multiscale one, its first level."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def same_on_disk(fields: Fields) -> bool:
+    """Whether the files of ``fields`` show what the layer shows, so that the core may read them itself.
+
+    Sizes are compared for all, and pixels for the field in view (an image that was turned or cropped after opening,
+    or a file that was replaced, must not give boxes in other places).
+    """
+    if not fields.paths:
+        return False
+    if fields.layer.metadata.get(METADATA, {}).get("reader") == "core":
+        return all(path.is_file() for path in fields.paths)
+    from napari_bloodcells.core.images import read_image
+
+    try:
+        image = read_image(fields.paths[0])
+    except BloodcellsError as error:
+        _LOG.info("%s", error)
+        return False
+    if image.shape[:2] != fields.sizes[0]:
+        return False
+    shown = fields.read(0)
+    step = max(1, min(image.shape[:2]) // _GREY_SAMPLES)
+    difference = np.abs(image[::step, ::step].astype(int) - shown[::step, ::step].astype(int))
+    return bool(difference.mean() < 3)  # decoders of one JPEG differ by a count or two
+
+
+def _array_names(name: str, count: int) -> tuple[str, ...]:
+    return (name,) if count == 1 else tuple(f"{name} [{i + 1}]" for i in range(count))
+
+
+def _refuse_grey(fields: Fields) -> None:
+    height, width = fields.sizes[0]
+    data = full_resolution(fields.layer)
+    plane = data[0] if fields.series else data
+    grid = np.asarray(plane[:: max(1, height // _GREY_SAMPLES), :: max(1, width // _GREY_SAMPLES)])[..., :3]
+    if grid.size and (grid == grid[..., :1]).all():
+        raise ImageError(
+            f"{fields.layer.name}: red, green and blue are the same everywhere, so this is a grey image; "
+            "the stain cannot be seen without its colors."
+        )

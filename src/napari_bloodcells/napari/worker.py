@@ -1,0 +1,168 @@
+"""Long work in a thread, with its progress in the window and a way to stop it.
+
+The core runs in a ``thread_worker`` of napari and reports through ``ThreadProgress``, which keeps its figures under a
+lock; a timer of the window reads them twenty times a second.  So however quickly the work reports, the event loop is
+never flooded.  Errors meant for the user are shown as a notification in their own words; any other is too, with its
+traceback in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from napari.qt.threading import FunctionWorker, create_worker
+from napari.utils import progress as activity
+from napari.utils.notifications import show_error
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_bloodcells.core.errors import BloodcellsError, Cancelled
+
+_LOG = logging.getLogger(__name__)
+_TICK_MS = 50
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far the work is: steps done of ``total`` (None where not known), and figures such as a loss."""
+
+    task: str = ""
+    done: int = 0
+    total: int | None = None
+    values: dict[str, float] = field(default_factory=dict)
+
+
+class ThreadProgress:
+    """The core's ``Progress``, told in a thread and read in the window."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._standing = Standing()
+        self._news: list[Standing] = []
+
+    def start(self, task: str, total: int | None) -> None:
+        """A task begins."""
+        with self._lock:
+            self._standing = Standing(task, 0, total)
+            self._news.append(self._standing)
+
+    def advance(self, task: str, n: int = 1, **values: float) -> None:
+        """Steps are done."""
+        with self._lock:
+            now = self._standing
+            done = now.done + n if now.task == task else n
+            self._standing = Standing(task, done, now.total if now.task == task else None, values or now.values)
+            self._news.append(self._standing)
+
+    def cancelled(self) -> bool:
+        """Whether the user pressed Cancel."""
+        return self._stop.is_set()
+
+    def cancel(self) -> None:
+        """Ask the work to stop."""
+        self._stop.set()
+
+    def read(self) -> tuple[Standing, list[Standing]]:
+        """How far the work is, and every step since the last reading."""
+        with self._lock:
+            news, self._news = self._news, []
+            return self._standing, news
+
+
+class Task(QObject):
+    """One piece of work at a time in a thread.
+
+    Signals
+    -------
+    told : Standing, list of Standing
+        While it runs, at most twenty times a second.
+    finished : object
+        What the work returned.
+    failed : object
+        The exception that ended it (``Cancelled`` where the user stopped it).
+    running : bool
+    """
+
+    told = Signal(object, object)
+    finished = Signal(object)
+    failed = Signal(object)
+    running = Signal(bool)
+
+    def __init__(self, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.progress: ThreadProgress | None = None
+        self._worker: FunctionWorker[Any] | None = None
+        self._bar: Any = None
+        self._timer = QTimer(self)
+        self._timer.setInterval(_TICK_MS)
+        self._timer.timeout.connect(self._tell)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether work is under way."""
+        return self._worker is not None
+
+    def start(self, work: Callable[[ThreadProgress], Any], title: str) -> None:
+        """Run ``work`` in a thread; it is given the progress to report to.  ``title`` stands in the activity dock."""
+        if self._worker is not None:
+            return
+        self.progress = ThreadProgress()
+        self._bar = activity(total=0, desc=title)
+        self._worker = create_worker(_quietly, work, self.progress, _start_thread=False)
+        self._worker.returned.connect(self._ended)
+        self._timer.start()
+        self.running.emit(True)
+        self._worker.start()
+
+    def cancel(self) -> None:
+        """Ask the work to stop; it does within one batch."""
+        if self.progress is not None:
+            self.progress.cancel()
+
+    def _tell(self) -> None:
+        if self.progress is None:
+            return
+        standing, news = self.progress.read()
+        if news:
+            self.told.emit(standing, news)
+            self._bar.total = standing.total or 0
+            self._bar.n = standing.done
+            self._bar.refresh()
+
+    def _ended(self, outcome: tuple[Any, BaseException | None]) -> None:
+        self._tell()
+        self._timer.stop()
+        self._bar.close()
+        self._worker, self.progress = None, None
+        self.running.emit(False)
+        result, error = outcome
+        if error is None:
+            self.finished.emit(result)
+        else:
+            self.failed.emit(error)
+
+
+def _quietly(work: Callable[[ThreadProgress], Any], progress: ThreadProgress) -> tuple[Any, BaseException | None]:
+    """Errors come back as values: raised in a worker, napari would show a dialog with a traceback."""
+    try:
+        return work(progress), None
+    except BloodcellsError as error:
+        return None, error
+    except Exception as error:
+        _LOG.exception("The work in the thread failed.")
+        return None, error
+
+
+def report_error(error: BaseException, doing: str) -> None:
+    """Tell the user of an error: its own words where it was meant for them, else what to do."""
+    if isinstance(error, Cancelled):
+        return
+    if isinstance(error, BloodcellsError):
+        show_error(str(error))
+    else:
+        kind = type(error).__name__
+        show_error(f"{doing} failed ({kind}: {error}). Your review is kept; the log of napari has the details.")
