@@ -1,4 +1,4 @@
-"""A run to make reports and exports of: drawn fields in three samples, with classes, probabilities and a model's errors."""
+"""A run to make reports and exports of: drawn fields in samples, with classes, probabilities and a model's errors."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def _places(
 def _classes(data: ReportInput, cells: pd.DataFrame) -> list[dict[str, Any]]:
     listed = [{"name": c.name, "key": c.key, "color": c.color, "kind": c.kind} for c in data.scheme.classes]
     names = {entry["name"] for entry in listed}
-    machine = cells.get("machine_class", [])
+    machine = list(cells["machine_class"] if "machine_class" in cells.columns else ())
     strangers = sorted({str(n) for n in [*cells["class"], *machine] if n} - names - {UNIDENTIFIED, NOT_A_WBC})
     listed += [{"name": name, "key": "", "color": GREY, "kind": "other"} for name in strangers]
     for name, kind in ((UNIDENTIFIED, "unidentified"), (NOT_A_WBC, "not_wbc")):

@@ -84,11 +84,9 @@ def draw_pictures(cells: pd.DataFrame, images: Sequence[str], load: Loader) -> P
 
 
 def _step(steps: Iterable[tuple[int, int]], n: int) -> int:
-    value = 0
-    for limit, value in steps:
-        if n <= limit:
-            break
-    return value
+    """The value of the first step that is large enough for ``n``, or of the last."""
+    listed = list(steps)
+    return next((value for limit, value in listed if n <= limit), listed[-1][1])
 
 
 def cut_square(pixels: NDArray[np.uint8], box: Sequence[float], context: float = CONTEXT) -> NDArray[np.uint8]:
@@ -103,7 +101,8 @@ def cut_square(pixels: NDArray[np.uint8], box: Sequence[float], context: float =
     left, top = round((x_min + x_max) / 2 - side / 2), round((y_min + y_max) / 2 - side / 2)
     columns = np.clip(np.arange(left, left + side), 0, width - 1)
     lines = np.clip(np.arange(top, top + side), 0, height - 1)
-    return pixels[np.ix_(lines, columns)]
+    square: NDArray[np.uint8] = pixels[np.ix_(lines, columns)]
+    return square
 
 
 def _tile(pixels: NDArray[np.uint8], box: NDArray[np.float64], size: int) -> bytes:
@@ -141,5 +140,5 @@ def data_uri(picture: Image, quality: int = QUALITY) -> str:
 
     kind = "WEBP" if features.check("webp") else "JPEG"
     buffer = io.BytesIO()
-    picture.save(buffer, kind, quality=quality)
+    picture.save(buffer, kind, quality=quality, **({"method": 2} if kind == "WEBP" else {}))
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
