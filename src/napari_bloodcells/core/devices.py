@@ -75,6 +75,6 @@ def _why_no_cuda() -> str:
 
     if torch.cuda.is_available():
         return "the CPU was asked for"
-    if not torch.backends.cuda.is_built():
+    if torch.version.cuda is None:
         return "this torch is built without CUDA"
     return "no NVIDIA GPU with a working driver is found"

@@ -101,9 +101,9 @@ def _some(cells: Cells) -> Cells:
 
 def _through(model: Model, cells: Cells, progress: Progress) -> tuple[torch.Tensor, torch.Tensor]:
     features, logits = [], []
-    for part in cells.crops.split(_PART):
+    for start in range(0, len(cells), _PART):
         check_cancelled(progress)
-        found = model.features_and_logits(part)
+        found = model.features_and_logits(cells.crops[start : start + _PART])
         features.append(found[0])
         logits.append(found[1])
     return torch.cat(features), torch.cat(logits)

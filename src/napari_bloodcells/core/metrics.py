@@ -116,8 +116,8 @@ def score(
     exact = _figures(whole @ table, whole @ gaps, n_classes)
     drawn = _figures(draws @ table, draws @ gaps, n_classes)
     confusion = table.sum(0).reshape(n_classes, n_classes)
-    present = (table.reshape(-1, n_classes, n_classes) > 0).any(2) if n_groups else np.zeros((0, n_classes), bool)
-    guessed = (table.reshape(-1, n_classes, n_classes) > 0).any(1) if n_groups else np.zeros((0, n_classes), bool)
+    by_group = table.reshape(n_groups, n_classes, n_classes)
+    present, guessed = by_group.sum(2) > 0, by_group.sum(1) > 0
     metrics: list[Metric] = []
     for (name, of), values in exact.items():
         value = float(values[0])

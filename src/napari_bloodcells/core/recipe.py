@@ -162,7 +162,8 @@ class Recipe:
                 tree.setdefault(section, {})[name] = value
             else:
                 tree[key] = value
-        return _fill(self, tree, f"recipe {self.name}")
+        changed: Recipe = _fill(self, tree, f"recipe {self.name}")
+        return changed
 
     def flat(self) -> dict[str, Any]:
         """All fields as ``{"optimizer.lr": 0.001, ...}``, for a bundle's metadata."""
@@ -210,7 +211,8 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         raise UsageError(f"{name}: is no TOML: {error}.") from None
     if not isinstance(data.get("arch"), str):
         raise UsageError(f"{name}: a recipe needs arch, the name of an architecture.")
-    return _fill(Recipe(str(data.get("name", name)), data["arch"]), data, name)
+    read: Recipe = _fill(Recipe(str(data.get("name", name)), data["arch"]), data, name)
+    return read
 
 
 def _fill(settings: Any, data: Mapping[str, Any], where: str) -> Any:

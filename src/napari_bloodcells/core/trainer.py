@@ -174,7 +174,7 @@ class Trainer:
         logits = self.logits(self.validation.crops, progress)
         labels = self.validation.labels
         right = (logits.argmax(1) == labels).double()
-        recalls = [right[labels == c].mean() for c in labels.unique()]
+        recalls = [right[labels == c].mean() for c in range(logits.shape[1]) if (labels == c).any()]
         return float(F.cross_entropy(logits, labels)), float(right.mean()), float(torch.stack(recalls).mean())
 
     @torch.inference_mode()
@@ -182,8 +182,9 @@ class Trainer:
         """(N, 3, S, S) uint8 -> (N, C) float32 on the CPU, by the network that is kept."""
         module = self.evaluated.eval()
         parts = []
-        for part in crops.split(EVALUATION_BATCH):
+        for start in range(0, len(crops), EVALUATION_BATCH):
             check_cancelled(progress)
+            part = crops[start : start + EVALUATION_BATCH]
             images = to_input(part.to(self.device), self.input_size, self.recipe.input.mean, self.recipe.input.std)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 parts.append(module(images).float().cpu())
@@ -207,10 +208,10 @@ class Trainer:
         if self.average is None:
             return
         decay = min(self.recipe.ema, (1 + self.now.updates) / (10 + self.now.updates))
-        for kept, new in zip(self.average.parameters(), self.module.parameters(), strict=True):
-            kept.lerp_(new, 1 - decay)
-        for kept, new in zip(self.average.buffers(), self.module.buffers(), strict=True):
-            kept.copy_(new)
+        for weights, new in zip(self.average.parameters(), self.module.parameters(), strict=True):
+            weights.lerp_(new, 1 - decay)
+        for statistics, latest in zip(self.average.buffers(), self.module.buffers(), strict=True):
+            statistics.copy_(latest)
 
     def state(self) -> dict[str, Any]:
         """All that ``restore`` needs."""
@@ -251,14 +252,14 @@ def cosine_rate(done: float, recipe: Recipe) -> float:
 def _make_optimizer(module: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     settings = recipe.optimizer
     weights = [p for p in module.parameters() if p.requires_grad]
-    decay = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    lr, decay = settings.lr, settings.weight_decay
     if settings.name == "sgd":
-        return torch.optim.SGD(weights, momentum=settings.momentum, **decay)
+        return torch.optim.SGD(weights, lr, settings.momentum, weight_decay=decay)
     if settings.name == "rmsprop":
-        return torch.optim.RMSprop(weights, alpha=0.9, **decay)
+        return torch.optim.RMSprop(weights, lr, alpha=0.9, weight_decay=decay)
     if settings.name == "adam":
-        return torch.optim.Adam(weights, **decay)
-    return torch.optim.AdamW(weights, **decay)
+        return torch.optim.Adam(weights, lr, weight_decay=decay)
+    return torch.optim.AdamW(weights, lr, weight_decay=decay)
 
 
 def _mix(seed: int, epoch: int, step: int) -> int:
