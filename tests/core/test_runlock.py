@@ -1,0 +1,84 @@
+"""The lock of an output folder: refuses while its owner lives, and knows a stale one."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from napari_bloodcells.core.errors import OutputError
+from napari_bloodcells.core.runlock import FOREIGN_LEASE_S, LOCK_NAME, RunLock, process_start
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from napari_bloodcells.core.runlock import RunLock
+with RunLock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def write_lock(folder: Path, **owner: object) -> Path:
+    path = folder / LOCK_NAME
+    path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": None, **owner}))
+    return path
+
+
+def test_a_second_run_refuses_while_the_first_lives_and_takes_over_when_it_was_killed(tmp_path: Path) -> None:
+    first = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout is not None
+        assert first.stdout.readline().strip() == "held"
+        with pytest.raises(OutputError, match=f"process {first.pid}"), RunLock(tmp_path):
+            pass
+    finally:
+        first.kill()
+        first.wait()
+    assert (tmp_path / LOCK_NAME).exists()
+    with RunLock(tmp_path):
+        assert json.loads((tmp_path / LOCK_NAME).read_text())["pid"] == os.getpid()
+    assert not (tmp_path / LOCK_NAME).exists()
+
+
+@pytest.mark.skipif(process_start(os.getpid()) is None, reason="this system does not tell when a process began")
+def test_a_lock_of_a_process_number_that_was_given_anew_is_stale(tmp_path: Path) -> None:
+    write_lock(tmp_path, started="1")
+    with RunLock(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"x"', '{"pid": "7"}', '{"pid": -1}'])
+def test_a_damaged_lock_is_stale(tmp_path: Path, text: str) -> None:
+    (tmp_path / LOCK_NAME).write_text(text)
+    with RunLock(tmp_path):
+        pass
+
+
+def test_a_lock_of_another_host_holds_while_it_is_renewed(tmp_path: Path) -> None:
+    path = write_lock(tmp_path, host="elsewhere")
+    with pytest.raises(OutputError, match="on elsewhere"), RunLock(tmp_path):
+        pass
+    old = time.time() - FOREIGN_LEASE_S - 5
+    os.utime(path, (old, old))
+    with RunLock(tmp_path) as lock:
+        os.utime(path, (old, old))
+        lock.renew()
+        assert time.time() - path.stat().st_mtime < 60
+
+
+def test_the_lock_is_gone_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), RunLock(tmp_path):
+        raise KeyError
+    assert not (tmp_path / LOCK_NAME).exists()
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written"), RunLock(tmp_path / "gone"):
+        pass
