@@ -12,11 +12,14 @@ from PIL import Image
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.crops import WHITE_LEVEL, local_white
 from napari_bloodcells.core.localize.net import CLASSES
+from napari_bloodcells.core.localize.targets import IGNORE
 from napari_bloodcells.core.localize.tiles import RBC, WBC, LabeledField
 
 WBC_PER_RED_CELL = 1.87
 """A white cell's box is this many red cells across: the median of the sources that box both (``core.crops``)."""
 LARGEST_RED_CELL = 36.0
+IGNORED = "ignore"
+"""Label of a box over a white cell, or what may be one, that is neither asked for nor punished."""
 
 
 def labeled_field(
@@ -28,7 +31,7 @@ def labeled_field(
     ----------
     image : (H, W, 3) uint8
     boxes : Boxes
-        Labeled ``WBC``, ``RBC`` or ``Platelets``; others are left out.
+        Labeled ``WBC``, ``RBC``, ``Platelets`` or ``ignore``; others are left out.
     known
         Which of these three the source boxed.
     source
@@ -40,9 +43,9 @@ def labeled_field(
     -------
     LabeledField
     """
-    use = [i for i, label in enumerate(boxes.labels) if label in CLASSES]
+    use = [i for i, label in enumerate(boxes.labels) if label in CLASSES or label == IGNORED]
     xyxy = boxes.xyxy[use]
-    labels = np.array([CLASSES.index(boxes.labels[i]) for i in use], np.intp)
+    labels = np.array([_number(boxes.labels[i]) for i in use], np.intp)
     if red_cell is None:
         red_cell = red_cell_of(xyxy, labels, image.shape)
     factor = min(LARGEST_RED_CELL / red_cell, 1.0)
@@ -58,6 +61,10 @@ def labeled_field(
         float(red_cell * factor),
         source,
     )
+
+
+def _number(label: str) -> int:
+    return IGNORE - WBC if label == IGNORED else CLASSES.index(label)
 
 
 def divide_white(image: NDArray[np.uint8]) -> Image.Image:

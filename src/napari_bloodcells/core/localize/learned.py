@@ -128,6 +128,12 @@ class LearnedLocalizer:
             problems.append("no cells found: empty, out of focus or not a smear")
         return Field.of(image.shape, kept[0], kept[1], kept[2], measured, tuple(problems))
 
+    def cells_at(self, image: NDArray[np.uint8], zoom: float) -> tuple[Found, ...]:
+        """Boxes (N, 4) in pixels of ``image`` and raw scores (N,) of each class, seen at one given ``zoom``."""
+        look = self._look(image, zoom)
+        scale = np.array([*look.zoom, *look.zoom], np.float32)
+        return tuple((boxes / scale, scores) for boxes, scores in look.cells)
+
     def _search(self, image: NDArray[np.uint8], um_per_pixel: float | None) -> _Look:
         """Look until the scale is comfortable."""
         rule = self.settings

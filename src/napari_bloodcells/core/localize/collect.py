@@ -1,0 +1,188 @@
+"""From folders of data to labeled fields: the shared readers, this project's own remarks, and three parts by group.
+
+``remarks.csv`` holds what was seen by eye in public data where the source's own boxes are silent: white cells that it
+left unboxed, and whether a photograph without boxes holds any (label ``none``: looked at, no white cell).  Single-cell
+images serve too: the cell in the middle is found by its stain (``core.central``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_bloodcells.core.boxes import Boxes
+from napari_bloodcells.core.central import central_box
+from napari_bloodcells.core.classes import load_scheme
+from napari_bloodcells.core.datasets import load_dataset
+from napari_bloodcells.core.datasets.base import DataSet, FieldTruth
+from napari_bloodcells.core.errors import BloodcellsError, DataSetError
+from napari_bloodcells.core.find import find_images
+from napari_bloodcells.core.images import image_size, read_image
+from napari_bloodcells.core.localize.fields import WBC_PER_RED_CELL, labeled_field
+from napari_bloodcells.core.localize.tiles import LabeledField
+from napari_bloodcells.core.progress import Progress, check_cancelled
+
+MOST_SINGLE_CELLS = 560
+"""Single-cell images taken of one source; they show one cell each and no other way of looking."""
+VALIDATION_SHARE = 0.12
+
+
+@dataclass(frozen=True)
+class TruthField:
+    """A photograph and its boxes (labels ``WBC``, ``RBC``, ``Platelets``, ``ignore``) before it is read.
+
+    ``single`` images show one cell in the middle whose box is still to be found; ``tight`` ones are that box.
+    """
+
+    truth: FieldTruth
+    source: str
+    part: str
+    single: bool = False
+    tight: bool = False
+
+
+def collect(folders: Iterable[Path | str]) -> list[TruthField]:
+    """All photographs of ``folders`` with their boxes, in ``train``, ``val`` and ``test`` parts.
+
+    A publisher's test part stays out of training, and so does every photograph of a group that reaches into it.
+    Where there is no published part, one group in eight is kept for validation.
+
+    Raises
+    ------
+    DataSetError
+        If a folder holds neither labels nor images that ``remarks.csv`` knows, or none holds a white cell.
+    """
+    found: list[TruthField] = []
+    for folder in map(Path, folders):
+        found.extend(_read(folder))
+    if not any("WBC" in item.truth.boxes.labels for item in found):
+        raise DataSetError("No folder holds a boxed white cell to learn from.")
+    return found
+
+
+def _read(folder: Path) -> list[TruthField]:
+    remarks = read_remarks(folder.name)
+    try:
+        dataset = load_dataset(folder)
+    except DataSetError:
+        images = [p for p in find_images([folder]) if p.stem in remarks]
+        if not images:
+            raise
+        bare = tuple(FieldTruth(p, Boxes(), f"{folder.name}:{p.stem}", None, frozenset({"WBC"})) for p in images)
+        dataset = DataSet(folder.name, folder, (), "images", bare)
+    single = not dataset.fields
+    truths = _single_cells(dataset) if single else [_remarked(t, remarks) for t in dataset.fields]
+    published = _voc_parts(folder)
+    truths = [replace(t, split=published.get(t.image.stem, t.split)) for t in truths]
+    parts = {t.group: _part(t) for t in truths}
+    parts |= {t.group: "test" for t in truths if _part(t) == "test"}
+    tight = single and _cut_to_the_cell([t.image for t in truths])
+    return [TruthField(t, dataset.name, parts[t.group], single, tight) for t in truths]
+
+
+def _cut_to_the_cell(images: list[Path]) -> bool:
+    """Whether single-cell images are each cut to their own cell: then hardly two of them have one size."""
+    some = images[:: max(len(images) // 30, 1)]
+    sizes = {image_size(path) for path in some}
+    return len(some) > 4 and len(sizes) > len(some) / 2
+
+
+def _voc_parts(folder: Path) -> dict[str, str]:
+    """Part of each image by its stem, from ``ImageSets/Main`` of a VOC folder."""
+    parts: dict[str, str] = {}
+    for part in ("train", "val", "test"):
+        listing = folder / "ImageSets" / "Main" / f"{part}.txt"
+        if listing.is_file():
+            parts |= dict.fromkeys(listing.read_text("utf-8").split(), part)
+    return parts
+
+
+def _part(truth: FieldTruth) -> str:
+    split = (truth.split or "").casefold()
+    if split in ("train", "val", "test"):
+        return split
+    chance = int(hashlib.sha256(truth.group.encode()).hexdigest()[:8], 16) / 2**32
+    return "val" if chance < VALIDATION_SHARE else "train"
+
+
+def _single_cells(dataset: DataSet) -> list[FieldTruth]:
+    """The photographs of a data set of single cells, evenly taken, their boxes still to be found."""
+    scheme = load_scheme("pbc8")
+    every = max(-(-len(dataset.samples) // MOST_SINGLE_CELLS), 1)
+    truths = []
+    for sample in dataset.samples[::every]:
+        index = None if sample.label is None else scheme.index(sample.label)
+        kind = "wbc" if index is None else scheme.classes[index].kind
+        label = "Platelets" if kind == "platelet" else "WBC"
+        truths.append(
+            FieldTruth(sample.image, Boxes(np.zeros((1, 4)), (label,)), sample.group, None, frozenset({label}))
+        )
+    return truths
+
+
+def read_remarks(source: str) -> dict[str, list[tuple[float, float, float, float, str]]]:
+    """The remarks on one source, by the stem of the image; an image with the remark ``none`` has an empty list."""
+    text = (files("napari_bloodcells.core.localize") / "remarks.csv").read_text("utf-8")
+    result: dict[str, list[tuple[float, float, float, float, str]]] = {}
+    for row in csv.DictReader(text.splitlines()):
+        if row["source"] == source:
+            boxes = result.setdefault(row["image"], [])
+            if row["label"] != "none":
+                x0, y0, x1, y1 = (float(row[k]) for k in ("x_min", "y_min", "x_max", "y_max"))
+                boxes.append((x0, y0, x1, y1, row["label"]))
+    return result
+
+
+def _remarked(truth: FieldTruth, remarks: dict[str, list[tuple[float, float, float, float, str]]]) -> FieldTruth:
+    more = remarks.get(truth.image.stem, [])
+    if not more:
+        return truth
+    xyxy = np.concatenate([truth.boxes.xyxy, np.array([box[:4] for box in more], np.float32)])
+    return replace(truth, boxes=Boxes(xyxy, (*truth.boxes.labels, *(box[4] for box in more))))
+
+
+def read_fields(items: Sequence[TruthField], progress: Progress) -> list[LabeledField]:
+    """Read the photographs and make them ready for training; those that cannot be read are left out."""
+    progress.start("reading", len(items))
+    sizes = _red_cells(items)
+    fields = []
+    for item in items:
+        check_cancelled(progress)
+        try:
+            image = read_image(item.truth.image)
+        except BloodcellsError:
+            continue
+        boxes = item.truth.boxes
+        if item.single:
+            boxes = Boxes(_single_box(image, item)[None], boxes.labels)
+        fields.append(labeled_field(image, boxes, item.truth.classes, item.source, sizes.get(item.source)))
+        progress.advance("reading")
+    return fields
+
+
+def _single_box(image: NDArray[np.uint8], item: TruthField) -> NDArray[np.float32]:
+    height, width = image.shape[:2]
+    return np.array([0, 0, width, height], np.float32) if item.tight else central_box(image)
+
+
+def _red_cells(items: Sequence[TruthField]) -> dict[str, float]:
+    """Diameter of a red cell in pixels for each source of one magnification that boxes no red cells."""
+    sides: dict[str, list[float]] = {}
+    for item in items:
+        if "RBC" in item.truth.classes or item.tight:
+            continue
+        white = item.truth.boxes.named("WBC").xyxy
+        known = sides.setdefault(item.source, [])
+        if item.single and len(white) and len(known) < 60:
+            with contextlib.suppress(BloodcellsError):
+                white = central_box(read_image(item.truth.image))[None]
+        known.extend(v for v in (white[:, 2:] - white[:, :2]).max(1).tolist() if v > 0)
+    return {source: float(np.median(values)) / WBC_PER_RED_CELL for source, values in sides.items() if values}
