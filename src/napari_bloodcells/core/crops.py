@@ -25,6 +25,9 @@ from napari_bloodcells.core.errors import ImageError
 
 RED_CELL_UM = 7.5
 WBC_BOX_UM = 14.0
+POSSIBLE_UM = (1.5, 30.0)
+"""Longest side of the box of a cell, from a small platelet to a large monocyte: where a measured scale makes a cell
+smaller or larger, the scale is wrong (it happens on fields with hardly a red cell), and the box is trusted instead."""
 WHITE_LEVEL = 235.0
 """Where the empty ground stands after the division: below 255, so that glare above it is not lost."""
 
@@ -89,7 +92,8 @@ def cut_crops(
         Boxes, ``x_min y_min x_max y_max`` in pixels, continuous edges (see ``boxes.py``).
     spec : CropSpec
     um_per_pixel : float, optional
-        Scale of the field; ``None`` takes every box as 14 um across.
+        Scale of the field; ``None`` takes every box as 14 um across, and so is done with a box to which it would
+        give an impossible size.
     device : str or torch.device
 
     Returns
@@ -134,10 +138,11 @@ def crop_sides(boxes: NDArray[np.float64], spec: CropSpec, um_per_pixel: float |
     longest = extent.max(1)
     if spec.scale == "box":
         side = longest * spec.context
-    elif um_per_pixel is not None:
-        side = np.full(len(boxes), spec.side_um / um_per_pixel)
     else:
-        side = longest * (spec.side_um / WBC_BOX_UM)
+        measured = np.full(len(boxes), np.nan if um_per_pixel is None else um_per_pixel)
+        low, high = POSSIBLE_UM
+        possible = (longest * measured >= low) & (longest * measured <= high)
+        side = spec.side_um / np.where(possible, measured, WBC_BOX_UM / longest)
     return np.repeat(side[:, None], 2, 1)
 
 
