@@ -23,7 +23,7 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as dump_safetensors
 from torch import Tensor
 
-from napari_bloodcells.core.errors import BundleError, UsageError
+from napari_bloodcells.core.errors import BundleError, OutputError, UsageError
 from napari_bloodcells.core.featurespace import FeatureSpace
 from napari_bloodcells.core.files import display_name, read_regular, write_atomic
 from napari_bloodcells.core.model import Model, Prediction
@@ -146,9 +146,9 @@ def save_bundle(
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
-        raise BundleError(f"{place}: no folder can be made there: {problem.strerror}.") from None
+        raise OutputError(f"{place}: no folder can be made there: {problem.strerror}.") from None
     if not overwrite and (place / METADATA).exists():
-        raise BundleError(f"{place}: holds a model already; choose another folder.")
+        raise OutputError(f"{place}: holds a model already; choose another folder.")
     write_atomic(place / WEIGHTS, dump_safetensors(tensors), overwrite=overwrite)
     write_atomic(place / METADATA, (text + "\n").encode(), overwrite=overwrite)
     return place
