@@ -1,11 +1,13 @@
 """Draws the pictures of the README and the docs from synthetic smears: ``python docs/make_pictures.py [FOLDER]``.
 
 No photograph is used, so every picture can be made again by anybody, and is the same each time.  Pictures are written
-as PNG with 256 colors to stay small.
+as PNG with 256 colors to stay small.  The picture of the report is taken with a headless Chromium, where there is one.
 """
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,11 +19,13 @@ from PIL import Image, ImageDraw, ImageFont
 from napari_bloodcells import count
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.classes import load_scheme
-from napari_bloodcells.synthetic import CELL_TYPES, Ground, Optics, SmearSettings, Stain, draw_smear
+from napari_bloodcells.core.report import write_reports
+from napari_bloodcells.synthetic import CELL_TYPES, Ground, Optics, SmearSettings, Stain, draw_smear, write_folder
 
 PICTURES = Path(__file__).parent / "pictures"
 SIDE = 140
 QUIET = Optics(noise=0.0)
+DIFFERENTIAL = {"neutrophil": 0.62, "lymphocyte": 0.24, "monocyte": 0.06, "eosinophil": 0.06, "basophil": 0.02}
 LOOKS = {
     "analyzer": SmearSettings(cells=("neutrophil", "lymphocyte", "eosinophil", "monocyte")),
     "dark stain, cut and touching cells": SmearSettings(
@@ -49,6 +53,10 @@ def main(folder: Path = PICTURES) -> None:
     save(gallery(), folder / "cells.png")
     save(looks(), folder / "looks.png")
     save(counted(), folder / "counted.png")
+    if chromium := shutil.which("chromium") or shutil.which("google-chrome"):
+        save(report(chromium), folder / "report.png")
+    else:
+        print("report.png: left as it is, for no Chromium is here (apt-get install chromium)")
 
 
 def save(image: Image.Image, path: Path) -> None:
@@ -117,6 +125,21 @@ def counted() -> Image.Image:
         draw.text((x, y + 12), words, fill="black", font=font, anchor="lm")
     page.paste(field, (650, 0))
     return page
+
+
+def report(chromium: str) -> Image.Image:
+    """The top of the report page of a drawn smear of 120 cells."""
+    settings = SmearSettings(cells=6, width=900, height=700, differential=DIFFERENTIAL)
+    with TemporaryDirectory() as home:
+        images = write_folder(Path(home) / "smear", 20, seed=300, settings=settings, xml=False)
+        result = count(images, boxes="find", device="cpu")
+        write_reports(result, Path(home) / "out")
+        shot = Path(home) / "shot.png"
+        command = [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+        command += ["--window-size=1200,1150", "--virtual-time-budget=4000", f"--user-data-dir={home}/profile"]
+        page = (Path(home) / "out" / "report.html").as_uri()
+        subprocess.run([*command, f"--screenshot={shot}", page], check=True, capture_output=True, timeout=120)
+        return Image.open(shot).convert("RGB")
 
 
 def write(page: Image.Image, center: tuple[int, int], words: str, size: int) -> None:

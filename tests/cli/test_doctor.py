@@ -93,7 +93,9 @@ def test_a_damaged_model_is_broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         raise BundleError(f"{name}: the weights do not have the hash that model.json names.")
 
     monkeypatch.setattr(napari_bloodcells, "load_model", damaged, raising=False)
+    monkeypatch.setattr("napari_bloodcells.core.localize.load_localizer", lambda name: damaged(name, "cpu"))
     states = {finding.subject: finding for finding in doctor_module.models()}
+    assert states["cell finder"].state == "broken"
     assert states["wbc5"].state == "broken"
     assert "hash" in states["wbc5"].words
 

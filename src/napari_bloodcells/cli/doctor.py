@@ -159,6 +159,7 @@ def models() -> Iterator[Finding]:
     from napari_bloodcells import load_model
     from napari_bloodcells.core.bundle import installed_models
     from napari_bloodcells.core.errors import BloodcellsError
+    from napari_bloodcells.core.localize import load_localizer
 
     area = "Models"
     installed = installed_models()
@@ -170,6 +171,12 @@ def models() -> Iterator[Finding]:
             continue
         classes = ", ".join(info.class_names)
         yield Finding(area, info.name, "ok", f"{info.arch}, hash {info.sha256[:12]} right; names {classes}")
+    try:
+        load_localizer("default")
+    except BloodcellsError as error:
+        yield Finding(area, "cell finder", "broken", f"{error} Reinstall napari-bloodcells.")
+    else:
+        yield Finding(area, "cell finder", "ok", "hash right; finds the cells of images without XML")
     if not installed:
         yield Finding(area, "no model", "broken", "none came with this installation: reinstall napari-bloodcells.")
 

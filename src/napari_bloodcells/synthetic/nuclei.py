@@ -26,7 +26,7 @@ def segmented(x: Plane, y: Plane, radius: float, rng: np.random.Generator) -> Pl
     shift = rng.normal(0, 0.07 * radius, 2)
     reach = arc * rng.normal(1, 0.0 if band else 0.1, n)
     spots = np.stack([np.cos(angles), np.sin(angles)], 1) * reach[:, None] + shift
-    half = radius * (rng.uniform(0.21, 0.24, n) if band else rng.uniform(0.20, 0.28, n) * (3.8 / n) ** 0.4)
+    half = radius * (rng.uniform(0.23, 0.26, n) if band else rng.uniform(0.22, 0.31, n) * (3.8 / n) ** 0.4)
     long = half * (1.3 if band else rng.uniform(1.15, 1.75, n))
     tilt = angles + np.pi / 2 + rng.normal(0, 0.0 if band else 0.45, n)
     shape = ellipse(x, y, np.array([*spots[0], long[0], half[0], tilt[0]]))
@@ -39,11 +39,11 @@ def segmented(x: Plane, y: Plane, radius: float, rng: np.random.Generator) -> Pl
 
 def bilobed(x: Plane, y: Plane, radius: float, rng: np.random.Generator) -> Plane:
     """Two plump lobes on either side, joined by a thread, as spectacles."""
-    axis, apart = rng.uniform(0, 2 * np.pi), radius * rng.uniform(0.42, 0.5)
+    axis, apart = rng.uniform(0, 2 * np.pi), radius * rng.uniform(0.46, 0.54)
     open_ = rng.uniform(0.55, 0.85) * np.pi
     angles = np.array([axis, axis + open_])
     spots = np.stack([np.cos(angles), np.sin(angles)], 1) * apart
-    half = radius * rng.uniform(0.28, 0.34, 2)
+    half = radius * rng.uniform(0.34, 0.41, 2)
     long = half * rng.uniform(1.2, 1.55, 2)
     tilt = angles + np.pi / 2 + rng.normal(0, 0.25, 2)
     lobes = [ellipse(x, y, np.array([*spots[i], long[i], half[i], tilt[i]])) for i in range(2)]
@@ -70,7 +70,7 @@ def folded(x: Plane, y: Plane, radius: float, rng: np.random.Generator) -> Plane
     sweep = rng.uniform(0.75, 1.25) * np.pi
     angles = axis + np.pi + np.linspace(-sweep / 2, sweep / 2, 5)
     spots = np.stack([np.cos(angles), np.sin(angles)], 1) * radius * rng.uniform(0.32, 0.40) + off
-    half = radius * rng.uniform(0.27, 0.34) * rng.normal(1, 0.10, 5)
+    half = radius * rng.uniform(0.32, 0.39) * rng.normal(1, 0.10, 5)
     shape = ellipse(x, y, np.array([*spots[0], half[0], half[0], 0.0]))
     for i in range(1, 5):
         shape = merge(shape, ellipse(x, y, np.array([*spots[i], 1.1 * half[i], half[i], angles[i]])), 0.7)
@@ -82,7 +82,7 @@ def clover(x: Plane, y: Plane, radius: float, rng: np.random.Generator) -> Plane
     n = int(rng.integers(2, 4))
     angles = rng.uniform(0, 2 * np.pi) + np.arange(n) * 2 * np.pi / n
     spots = np.stack([np.cos(angles), np.sin(angles)], 1) * radius * 0.32
-    half = radius * rng.uniform(0.38, 0.46, n)
+    half = radius * rng.uniform(0.44, 0.52, n)
     shape = ellipse(x, y, np.array([*spots[0], half[0], 0.9 * half[0], angles[0]]))
     for i in range(1, n):
         shape = merge(shape, ellipse(x, y, np.array([*spots[i], half[i], 0.9 * half[i], angles[i]])), 0.6)
