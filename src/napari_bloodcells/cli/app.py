@@ -83,19 +83,24 @@ app = typer.Typer(
 )
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from napari_bloodcells import __version__
+
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
-    version: bool = typer.Option(False, "--version", help="Say the version and end.", is_eager=True),
+    version: bool = typer.Option(
+        False, "--version", help="Say the version and end.", is_eager=True, callback=_say_version
+    ),
 ) -> None:
     """Differential white-blood-cell counts from photographs of stained blood smears (research use only).
 
     Start with:  bloodcells-batch count FOLDER      and for each command:  bloodcells-batch COMMAND --help
     """
-    if version:
-        from napari_bloodcells import __version__
-
-        typer.echo(f"{PROGRAM} {__version__}")
-        raise typer.Exit
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -85,11 +85,13 @@ def count(
     Prints the differential and writes cells.csv, images.csv, differential.csv and run.json.
     Nothing is ever written into the folder of the images.
 
-    Exit code: 0 all images counted, 3 some failed (named in images.csv), 2 wrong usage, 1 nothing could be done.
+    Exit code: 0 all images counted, 3 some failed (named in images.csv), 2 wrong usage, 1 nothing could be done,
+    130 stopped (Ctrl-C): go on with --resume.
     """
     from napari_bloodcells.cli.progress import TerminalProgress
     from napari_bloodcells.core.count import CountOptions
     from napari_bloodcells.core.count import count as count_images
+    from napari_bloodcells.core.errors import Cancelled
     from napari_bloodcells.core.output import default_output
 
     place = output or default_output([Path(entry) for entry in inputs])
@@ -110,7 +112,10 @@ def count(
         anonymous=anonymous,
     )
     with TerminalProgress({"counting": "Counting", "overlay": "Drawing"}) as progress:
-        result = count_images(inputs, model, boxes, device, progress, options)
+        try:
+            result = count_images(inputs, model, boxes, device, progress, options)
+        except Cancelled as stop:
+            raise Cancelled(f"{stop} Go on with the same command and --resume.") from None
         if overlay:
             from napari_bloodcells.core.overlay import write_overlays
 

@@ -1,0 +1,171 @@
+"""The command ``count`` as a process: what it writes and says, and what is left when it is killed at any moment."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+COMMAND = [sys.executable, "-c", "from napari_bloodcells.cli import main; main()", "count"]
+CSVS = ("cells.csv", "images.csv", "differential.csv")
+
+
+def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=240, **options)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in CSVS}
+
+
+@pytest.fixture(scope="module")
+def many(smears: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty fields: enough for worker processes."""
+    folder = tmp_path_factory.mktemp("many")
+    for i in range(5):
+        for file in smears.rglob("*.png"):
+            name = f"{file.parent.name}_{i}_{file.stem}"
+            shutil.copy(file, folder / f"{name}.png")
+            shutil.copy(file.with_suffix(".xml"), folder / f"{name}.xml")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(many: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reference") / "out"
+    done = run(many, "-o", folder, "--model", tiny_model, "--boxes", "xml", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_default_output_lies_beside_the_folder_and_the_input_is_untouched(
+    smears: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(smears / "a", tmp_path / "slide")
+    before = sorted((p.name, p.stat().st_mtime_ns) for p in (tmp_path / "slide").iterdir())
+    done = run(tmp_path / "slide", "--model", tiny_model, "--overlay", "--profile")
+    assert done.returncode == 0, done.stderr
+    assert sorted((p.name, p.stat().st_mtime_ns) for p in (tmp_path / "slide").iterdir()) == before
+    out = tmp_path / "slide-differential"
+    assert {*CSVS, "run.json", "overlay"} == {p.name for p in out.iterdir()}
+    assert len(list((out / "overlay").glob("*.jpg"))) == 6
+    assert "neutrophil" in done.stdout
+    assert "classify" in done.stdout
+    again = run(tmp_path / "slide", "--model", tiny_model)
+    assert again.returncode == 2
+    assert "not overwritten" in again.stderr
+
+
+def test_some_bad_images_give_exit_code_3_and_are_named(smears: Path, tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(smears / "a", tmp_path / "in")
+    (tmp_path / "in" / "text.jpg").write_text("hello")
+    done = run(tmp_path / "in", "-o", tmp_path / "out", "--model", tiny_model, "--boxes", "whole")
+    assert done.returncode == 3
+    assert "text.jpg" in done.stdout
+    assert "Traceback" not in done.stderr + done.stdout
+    assert (pd.read_csv(tmp_path / "out" / "images.csv")["status"] == "ok").sum() == 6
+
+
+def test_only_bad_images_give_exit_code_1(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "text.jpg").write_text("hello")
+    done = run(tmp_path / "in", "-o", tmp_path / "out", "--model", tiny_model, "--boxes", "whole")
+    assert done.returncode == 1
+    assert "no image" in (tmp_path / "out" / "images.csv").read_text()
+
+
+@pytest.mark.parametrize("options", [("--workers", 2), ("--workers", 3, "--batch-size", 1)], ids=str)
+def test_worker_processes_give_the_same_bytes(
+    many: Path, tiny_model: Path, reference: Path, tmp_path: Path, options: tuple[object, ...]
+) -> None:
+    done = run(many, "-o", tmp_path, "--model", tiny_model, "--boxes", "xml", *options)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run.json").read_text())["workers"] == options[1]
+    assert contents(tmp_path) == contents(reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_a_run_killed_at_any_moment_is_resumed_to_the_same_bytes(
+    many: Path, tiny_model: Path, reference: Path, tmp_path: Path, seed: int
+) -> None:
+    arguments = [many, "-o", tmp_path, "--model", tiny_model, "--boxes", "xml", "--workers", 2, "--batch-size", 1]
+    dice = random.Random(seed)
+    kills = 0
+    for _ in range(2):
+        started = subprocess.Popen([*COMMAND, *map(str, arguments), "--resume"], stderr=subprocess.PIPE)
+        wanted = dice.randrange(1, 55)
+        while started.poll() is None and len(list((tmp_path / ".partial").glob("*.jsonl"))) < wanted:
+            time.sleep(0.005)
+        kills += started.poll() is None
+        started.kill()
+        started.communicate()
+        for table in CSVS:  # no half table under its final name
+            if (tmp_path / table).exists():
+                assert (tmp_path / table).read_bytes() == (reference / table).read_bytes()
+    done = run(*arguments, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert kills
+    assert contents(tmp_path) == contents(reference)
+    assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_polite_stop_keeps_what_is_finished_and_says_how_to_go_on(
+    many: Path, tiny_model: Path, reference: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    arguments = [many, "-o", tmp_path, "--model", tiny_model, "--boxes", "xml", "--workers", 2, "--batch-size", 1]
+    started = subprocess.Popen([*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+    while started.poll() is None and not list((tmp_path / ".partial").glob("*.jsonl")):
+        time.sleep(0.005)
+    started.send_signal(number)
+    _, errors = started.communicate(timeout=60)
+    assert started.returncode == 130, errors
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+    assert run(*arguments, "--resume").returncode == 0
+    assert contents(tmp_path) == contents(reference)
+
+
+def test_workers_end_when_the_run_is_killed(many: Path, tiny_model: Path, tmp_path: Path) -> None:
+    psutil = pytest.importorskip("psutil")
+    arguments = [many, "-o", tmp_path, "--model", tiny_model, "--boxes", "xml", "--workers", 2, "--batch-size", 1]
+    started = subprocess.Popen([*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE)
+    while started.poll() is None and not list((tmp_path / ".partial").glob("*.jsonl")):
+        time.sleep(0.005)
+    workers = psutil.Process(started.pid).children(recursive=True)
+    started.kill()
+    started.communicate()
+    assert workers
+    gone, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive
+
+
+def test_two_runs_on_one_folder_do_not_mix(many: Path, tiny_model: Path, tmp_path: Path) -> None:
+    arguments = [many, "-o", tmp_path, "--model", tiny_model, "--boxes", "xml", "--workers", 2, "--batch-size", 1]
+    first = subprocess.Popen([*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE)
+    while first.poll() is None and not list((tmp_path / ".partial").glob("*.jsonl")):
+        time.sleep(0.005)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        second = run(*arguments, "--resume")
+    finally:
+        first.send_signal(signal.SIGCONT)
+    assert second.returncode == 1
+    assert "in use by another run" in second.stderr
+    first.communicate(timeout=120)
+    assert first.returncode == 0
+
+
+def test_the_report_is_written_beside_the_tables(smears: Path, tiny_model: Path, tmp_path: Path) -> None:
+    done = run(smears, "-o", tmp_path, "--model", tiny_model, "--report", "--wbc", "7.2")
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("report*.html"))) == 2
