@@ -24,6 +24,8 @@ from napari_bloodcells.core.progress import Progress, check_cancelled
 
 _OPEN = 0.001
 _FEWEST = 30
+MOST_FIELDS = 60
+"""Fields of one source that are searched, evenly taken."""
 WANTED_RECALL = 0.99
 BOUNDS = (0.15, 0.6)
 """A threshold chosen on a small validation part is kept within these."""
@@ -67,12 +69,12 @@ def calibrate_localizer(
 def _search(localizer: LearnedLocalizer, items: Sequence[TruthField], progress: Progress) -> list[list[_Found]]:
     """For each class, what was found on each field whose source boxed that class."""
     results: list[list[_Found]] = [[] for _ in CLASSES]
+    items = [item for item in items if not item.single]
+    items = [i for s in sorted({i.source for i in items}) for i in _evenly([k for k in items if k.source == s])]
     progress.start("calibrating", len(items))
     for item in items:
         check_cancelled(progress)
         progress.advance("calibrating")
-        if item.single:
-            continue
         try:
             field = localizer.find(read_image(item.truth.image))
         except BloodcellsError:
@@ -81,6 +83,10 @@ def _search(localizer: LearnedLocalizer, items: Sequence[TruthField], progress: 
             if name in item.truth.classes:
                 results[c].append(_compare(boxes, item.truth.boxes, name, item.source))
     return results
+
+
+def _evenly(items: list[TruthField]) -> list[TruthField]:
+    return items[:: max(-(-len(items) // MOST_FIELDS), 1)]
 
 
 def _compare(boxes: Boxes, truth: Boxes, name: str, source: str) -> _Found:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_bloodcells.core.boxes import iou
 from napari_bloodcells.core.localize.net import CLASSES, STRIDE
 
 Found = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -87,14 +86,31 @@ def suppress(boxes: NDArray[np.float64], overlap: float) -> NDArray[np.intp]:
     n = len(boxes)
     if n < 2:
         return np.arange(n)
-    union_share = iou(boxes, boxes)  # type: ignore[arg-type]
-    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    first, second = _close_pairs(boxes)
+    low = np.maximum(boxes[first, :2], boxes[second, :2])
+    high = np.minimum(boxes[first, 2:], boxes[second, 2:])
     inner = np.clip(high - low, 0, None).prod(-1)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
-    clash = (union_share > overlap) | (inner > 0.8 * np.maximum(area, 1e-9)[None, :])
+    union = area[first] + area[second] - inner
+    clash = (inner > overlap * union) | (inner > 0.8 * area[second])
     dropped = np.zeros(n, np.bool_)
-    for i in range(n - 1):
+    for i, j in zip(first[clash].tolist(), second[clash].tolist(), strict=True):
         if not dropped[i]:
-            dropped[i + 1 :] |= clash[i, i + 1 :]
+            dropped[j] = True
     return np.flatnonzero(~dropped)
+
+
+def _close_pairs(boxes: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Pairs of boxes (better first, in the order of the better one) that may overlap: all of a few boxes, those whose
+    middles are close of many."""
+    n = len(boxes)
+    if n <= 150:
+        first, second = np.triu_indices(n, 1)
+        return first, second
+    from scipy.spatial import cKDTree
+
+    reach = float((boxes[:, 2:] - boxes[:, :2]).max())
+    pairs = cKDTree((boxes[:, :2] + boxes[:, 2:]) / 2).query_pairs(reach, p=np.inf, output_type="ndarray")
+    pairs = np.sort(pairs, axis=1)
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    return pairs[:, 0], pairs[:, 1]
