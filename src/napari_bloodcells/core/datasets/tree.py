@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.datasets.base import DataSet, Sample
 from napari_bloodcells.core.datasets.folder import Folder
 
@@ -30,7 +31,9 @@ def read(folder: Folder) -> DataSet | None:
             continue
         prefix = _PREFIX.match(image.stem)
         # A prefix counts as finer type only if it is one of the folder's own class.
-        detail = prefix.group(1) if prefix and folder.label(prefix.group(1)) == folder.label(label) else label
+        common = load_scheme("pbc8").canonical
+        finer = prefix is not None and common(label) is not None and common(prefix.group(1)) == common(label)
+        detail = prefix.group(1) if prefix and finer else label
         samples.append(
             Sample(
                 image,

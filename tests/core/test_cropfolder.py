@@ -1,0 +1,56 @@
+"""The class folders that ``crop`` writes are a data set again, and hold the cells that the boxes were around."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from napari_bloodcells.core.boxes import Boxes
+from napari_bloodcells.core.cropfolder import write_crops
+from napari_bloodcells.core.crops import CropSpec
+from napari_bloodcells.core.datasets import load_dataset
+from napari_bloodcells.core.errors import OutputError
+from napari_bloodcells.core.voc import write_voc
+
+
+def smear(root: Path) -> None:
+    root.mkdir()
+    pixels = np.full((120, 200, 3), 235, np.uint8)
+    pixels[30:70, 20:60] = (250, 30, 40)
+    pixels[40:80, 120:160] = (40, 30, 250)
+    for suffix in ("png", "bmp"):
+        Image.fromarray(pixels).save(root / f"a.{suffix}")
+    boxes = Boxes(np.array([[20, 30, 60, 70], [120, 40, 160, 80]]), ("eosinophil", "lymphocyte"))
+    write_voc(root / "a.xml", boxes, image="a.png", width=200, height=120)
+    write_voc(root / "b.xml", boxes, image="a.bmp", width=200, height=120)
+
+
+def test_crops_go_to_the_folder_of_their_class(tmp_path: Path) -> None:
+    smear(tmp_path / "data")
+    written = write_crops(load_dataset(tmp_path / "data"), CropSpec(size=32, white=False), tmp_path / "out")
+    assert written.counts == {"eosinophil": 2, "lymphocyte": 2}
+    again = load_dataset(tmp_path / "out")
+    assert again.reader == "tree"
+    assert again.counts() == written.counts
+    for sample in again.samples:
+        center = np.asarray(Image.open(sample.image))[16, 16]
+        assert (center[0] > center[2]) == (sample.label == "eosinophil")
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    smear(tmp_path / "data")
+    with pytest.raises(OutputError, match="data: is not empty"):
+        write_crops(load_dataset(tmp_path / "data"), CropSpec(size=32), tmp_path / "data")
+
+
+def test_a_photograph_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    smear(tmp_path / "data")
+    dataset = load_dataset(tmp_path / "data")
+    (tmp_path / "data" / "a.png").write_text("rubbish")
+    written = write_crops(dataset, CropSpec(size=32), tmp_path / "out")
+    assert written.failed == 1
+    assert sum(written.counts.values()) == 2
+    assert any(p.startswith("a.png: ") for p in written.problems)

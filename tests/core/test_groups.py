@@ -1,0 +1,124 @@
+"""No copy of one cell stands on two sides of a split, and the parts keep the shares of the classes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_bloodcells.core.boxes import Boxes
+from napari_bloodcells.core.datasets import DataSet, FieldTruth, Sample, load_dataset
+from napari_bloodcells.core.errors import AnnotationError, DataSetError
+from napari_bloodcells.core.groups import Grouping, grouped_folds, grouped_split, known_groups
+
+
+def made_up(n_groups: int = 120, seed: int = 3) -> DataSet:
+    """Groups of 1 to 8 cells of one class each, the rarest class with 6 groups."""
+    rng = np.random.default_rng(seed)
+    samples = []
+    for g in range(n_groups):
+        label = "basophil" if g % 20 == 0 else ("monocyte", "neutrophil", "neutrophil")[g % 3]
+        samples += [Sample(Path(f"{g}_{i}.png"), None, label, f"g{g}", "x") for i in range(int(rng.integers(1, 9)))]
+    return DataSet("x", Path("x"), tuple(samples), "tree")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_parts_share_no_group_lose_nothing_and_keep_the_classes(seed: int) -> None:
+    data = made_up()
+    parts = grouped_split(data, (0.7, 0.15, 0.15), seed)
+    assert sorted(s.image for p in parts for s in p.samples) == sorted(s.image for s in data.samples)
+    groups = [set(p.groups) for p in parts]
+    assert not groups[0] & groups[1]
+    assert not groups[0] & groups[2]
+    assert not groups[1] & groups[2]
+    for part, share in zip(parts, (0.7, 0.15, 0.15), strict=True):
+        for label, total in data.counts().items():
+            largest = max(Counter(s.group for s in data.samples if s.label == label).values())
+            assert abs(part.counts().get(label, 0) - share * total) <= largest
+
+
+def test_a_split_depends_on_the_seed_and_not_on_the_order() -> None:
+    data = made_up()
+    turned = replace(data, samples=data.samples[::-1])
+    first, again = grouped_split(data, (0.5, 0.5), 1)[0], grouped_split(turned, (0.5, 0.5), 1)[0]
+    assert set(first.groups) == set(again.groups)
+    assert set(first.groups) != set(grouped_split(data, (0.5, 0.5), 2)[0].groups)
+
+
+def test_every_sample_is_held_out_once() -> None:
+    data = made_up()
+    folds = grouped_folds(data, 5, 0)
+    assert Counter(s.image for _, held_out in folds for s in held_out.samples) == Counter(s.image for s in data.samples)
+    for train, held_out in folds:
+        assert not set(train.groups) & set(held_out.groups)
+        assert len(train) + len(held_out) == len(data)
+        assert held_out.counts()["basophil"] > 0
+
+
+def test_fields_go_with_their_cells() -> None:
+    fields = tuple(FieldTruth(Path(f"{i}.png"), Boxes(), f"f{i // 2}") for i in range(40))
+    parts = grouped_split(DataSet("x", Path("x"), (), "yolo", fields), (0.75, 0.25), 0)
+    assert [len(p.fields) for p in parts] == [30, 10]
+    assert not {f.group for f in parts[0].fields} & {f.group for f in parts[1].fields}
+
+
+@pytest.mark.parametrize("fractions", [(), (0.5, 0.6), (1.2, -0.2), (0.5,)])
+def test_fractions_must_add_up_to_one(fractions: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="add up to 1"):
+        grouped_split(made_up(), fractions, 0)
+
+
+def test_more_folds_than_groups_are_refused() -> None:
+    with pytest.raises(DataSetError, match="3 groups of cells cannot be shared out over 4 folds"):
+        grouped_folds(made_up(3), 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("image", "group"),
+    [
+        ("JPEGImages/BloodImage_00395.jpg", "bccd:00382"),
+        ("JPEGImages/BloodImage_00382.jpg", "bccd:00382"),
+        ("BloodImage_00165.jpg", "bccd:00165"),
+        ("BloodImage_00166.jpg", "bccd:00165"),  # over 193, which both show
+        ("BloodImage_00000.jpg", "bccd:00000"),
+        ("images/TEST_SIMPLE/EOSINOPHIL/_0_5239.webp", "bccd:00093"),
+        ("images/TEST_SIMPLE/EOSINOPHIL/_0_5239.jpeg", "bccd:00093"),
+        ("images/B-30_0047.webp", "chula:B-30"),
+        ("images/N-3B_0047.webp", "chula:N-3B"),
+        ("images/train/12_JPG.rf.0a1b.jpg", "mine:12_JPG"),
+        ("images/val/12_JPG.rf.ffff.jpg", "mine:12_JPG"),
+        ("a/1.png", "mine:a/1"),
+    ],
+)
+def test_the_group_of_an_image(tmp_path: Path, image: str, group: str) -> None:
+    assert Grouping("mine", tmp_path).of(tmp_path / image) == group
+
+
+def test_a_users_own_groups_come_first(tmp_path: Path) -> None:
+    (tmp_path / "groups.csv").write_text("image,group\na/1.png,patient 7\na/2.png,patient 7\n")
+    grouping = Grouping("mine", tmp_path)
+    assert grouping.of(tmp_path / "a" / "1.png") == grouping.of(tmp_path / "a" / "2.png") == "mine:patient 7"
+    (tmp_path / "groups.csv").write_text("image,patient\n1,2\n")
+    with pytest.raises(AnnotationError, match=r'groups\.csv: needs the columns "image" and "group"'):
+        Grouping("mine", tmp_path)
+
+
+def test_every_kaggle_image_has_a_bccd_original_in_the_files() -> None:
+    kaggle = {image: group for image, group in known_groups().items() if image.startswith("T")}
+    parts = Counter(image.partition("/")[0] for image in kaggle)
+    assert parts == {"TRAIN": 9957, "TEST": 2487, "TEST_SIMPLE": 71}
+    assert set(kaggle.values()) <= {group for image, group in known_groups().items() if image.startswith("BloodImage")}
+
+
+@pytest.mark.data
+def test_kaggle_and_bccd_share_their_groups(shared_data: Path) -> None:
+    kaggle, bccd = load_dataset(shared_data / "kaggle"), load_dataset(shared_data / "bccd")
+    assert all(group.startswith("bccd:") for group in kaggle.groups)
+    test = {s.group for s in kaggle.samples if s.split in ("TEST", "TEST_SIMPLE")}
+    clean = bccd.where(lambda s: s.group not in test)
+    assert 60 <= len(test) <= 75
+    assert 0 < len(clean) < len(bccd)
+    assert not test & {f.group for f in clean.fields}
