@@ -130,7 +130,7 @@ def render_page(content: Content, data: ReportInput, options: ReportOptions) -> 
         .render(
             content=content,
             options=options,
-            head=_head(data),
+            head=head_of(data),
             sample=shown,
             style=_asset("page.css"),
             script=script,
@@ -147,7 +147,7 @@ def _render_index(
         for block, content in zip(blocks, contents, strict=True)
     ]
     template = _environment().get_template("index.html.j2")
-    return template.render(pages=pages, options=options, head=_head(data), style=_asset("page.css"))
+    return template.render(pages=pages, options=options, head=head_of(data), style=_asset("page.css"))
 
 
 def _display(sample: str, data: ReportInput) -> str:
@@ -157,7 +157,7 @@ def _display(sample: str, data: ReportInput) -> str:
     return table_name(Path(root).name) if isinstance(root, str) and Path(root).name else "whole folder"
 
 
-def _head(data: ReportInput) -> dict[str, str]:
+def head_of(data: ReportInput) -> dict[str, str]:
     """Date, model and versions for the head of a page, each as text; empty where the run does not say."""
     run = data.run
     model = run.get("model")

@@ -1,0 +1,168 @@
+"""A finished count written in the form that another program takes: one function per form, chosen by name."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_bloodcells.core.boxes import Boxes
+from napari_bloodcells.core.cellstable import BOX_COLUMNS, cells_csv
+from napari_bloodcells.core.differential import differentials
+from napari_bloodcells.core.errors import UsageError
+from napari_bloodcells.core.files import write_atomic
+from napari_bloodcells.core.report.annotations import coco, geojson, image_sizes
+from napari_bloodcells.core.report.content import ReportOptions, page_content
+from napari_bloodcells.core.report.inputs import ReportInput
+from napari_bloodcells.core.report.page import head_of
+from napari_bloodcells.core.report.sprites import Pictures
+
+
+def export(
+    data: ReportInput, form: str, folder: Path | str, *, options: ReportOptions | None = None, overwrite: bool = False
+) -> list[Path]:
+    """Write a count as ``form`` (a name of ``FORMS``) into ``folder``; return the files.
+
+    Raises
+    ------
+    UsageError
+        There is no such form, or the package that it needs is missing.
+    OutputError
+        A file is there already and ``overwrite`` is False, or cannot be written.
+    """
+    if form not in FORMS:
+        raise UsageError(f"{form}: no such format; there are {', '.join(FORMS)}.")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if form == "voc":
+        return _voc(data, folder, overwrite)
+    written = FORMS[form](data, folder, options or ReportOptions())
+    return [write_atomic(path, content, overwrite=overwrite) for path, content in written]
+
+
+_File = tuple[Path, bytes]
+_Maker = Callable[[ReportInput, Path, ReportOptions], list[_File]]
+
+
+def _fhir(release: Any) -> _Maker:
+    def write(data: ReportInput, folder: Path, options: ReportOptions) -> list[_File]:
+        from napari_bloodcells.core.report.fhir import fhir_bundle
+
+        head = {**head_of(data), "issued": _instant(data)}
+        files = []
+        for block in differentials(data.cells, data.scheme, data.images):
+            cells = data.cells if block.sample == "all" else _of_sample(data, block.sample)
+            content = page_content(data, block, cells.reset_index(drop=True), Pictures(1), options)
+            name = f"{_safe(block.sample)}.fhir.json"
+            files.append((folder / name, fhir_bundle(content, head, release).encode("utf-8", "backslashreplace")))
+        return files
+
+    return write
+
+
+def _of_sample(data: ReportInput, sample: str) -> Any:
+    from napari_bloodcells.core.differential import sample_of
+
+    return data.cells[[sample_of(str(name)) == sample for name in data.cells["image"]]]
+
+
+def _instant(data: ReportInput) -> str:
+    """When it was counted, as a FHIR instant (with a time zone)."""
+    times = data.run.get("times")
+    started = times.get("started") if isinstance(times, dict) else None
+    try:
+        moment = datetime.fromisoformat(str(started))
+    except ValueError:
+        moment = datetime.now(UTC)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat(timespec="seconds")
+
+
+def _coco(data: ReportInput, folder: Path, options: ReportOptions) -> list[_File]:
+    return [(folder / "coco.json", coco(data).encode("utf-8", "backslashreplace"))]
+
+
+def _geojson(data: ReportInput, folder: Path, options: ReportOptions) -> list[_File]:
+    names = dict.fromkeys(str(name) for name in data.cells["image"])
+    return [(folder / f"{_safe(n)}.geojson", geojson(data, n).encode("utf-8", "backslashreplace")) for n in names]
+
+
+def _voc(data: ReportInput, folder: Path, overwrite: bool) -> list[Path]:
+    """One XML per image; its size is that of the table or of the image itself."""
+    from napari_bloodcells.core.voc import write_voc
+
+    sizes = image_sizes(data)
+    files = []
+    for name in dict.fromkeys(str(n) for n in data.cells["image"]):
+        cells = data.cells[data.cells["image"] == name]
+        if name not in sizes:
+            pixels = data.load(name)
+            if pixels is None:
+                raise UsageError(f"{name}: its size is not known and it is not at hand; name its folder with --images.")
+            sizes[name] = (pixels.shape[1], pixels.shape[0])
+        xyxy = cells[list(BOX_COLUMNS)].to_numpy(np.float32)
+        boxes = Boxes(xyxy, tuple(str(label) for label in cells["class"]))
+        width, height = sizes[name]
+        path = folder / f"{_safe(name, suffix=False)}.xml"
+        files.append(write_voc(path, boxes, image=name, width=width, height=height, overwrite=overwrite))
+    return files
+
+
+def _csv(data: ReportInput, folder: Path, options: ReportOptions) -> list[_File]:
+    return [(folder / "cells.csv", cells_csv(data.cells).encode("utf-8"))]
+
+
+def _parquet(data: ReportInput, folder: Path, options: ReportOptions) -> list[_File]:
+    import io
+
+    from napari_bloodcells.core.differential import differential_frame
+
+    tables = {
+        "cells": data.cells,
+        "images": data.images,
+        "differential": differential_frame(differentials(data.cells, data.scheme, data.images)),
+    }
+    files = []
+    for name, table in tables.items():
+        buffer = io.BytesIO()
+        try:
+            table.to_parquet(buffer, index=False)
+        except ImportError as error:
+            raise UsageError("Parquet needs pyarrow: pip install 'napari-bloodcells[parquet]'.") from error
+        files.append((folder / f"{name}.parquet", buffer.getvalue()))
+    return files
+
+
+def _safe(name: str, suffix: bool = True) -> str:
+    """A file name for an image or sample name; a short hash keeps apart names that become the same.
+
+    >>> _safe("a/field 1.jpg", suffix=False).startswith("a-field-1-")
+    True
+    >>> _safe("field_01.png", suffix=False)
+    'field_01'
+    """
+    stem = name if suffix or "." not in name else name.rpartition(".")[0]
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.")[:80] or "sample"
+    if plain == stem:
+        return plain
+    return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'backslashreplace')).hexdigest()[:6]}"
+
+
+def _nothing(data: ReportInput, folder: Path, options: ReportOptions) -> list[_File]:
+    """VOC files are written by ``core/voc.py`` itself."""
+    return []
+
+
+FORMS: dict[str, _Maker] = {
+    "fhir-r4": _fhir("R4"),
+    "fhir-r5": _fhir("R5"),
+    "coco": _coco,
+    "voc": _nothing,
+    "geojson": _geojson,
+    "parquet": _parquet,
+    "csv": _csv,
+}

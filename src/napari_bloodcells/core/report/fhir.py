@@ -1,0 +1,186 @@
+"""A differential as FHIR: a Bundle with one DiagnosticReport, an Observation per class, and the Device that counted.
+
+Built and validated with fhir.resources (extra ``fhir``), as R4 (its R4B models, which for these resources are R4's) or
+R5.  The LOINC codes below were each checked against published LOINC displays; NRBC and what stands apart go as text,
+because no code was found that could be checked.  The status is *preliminary*: a machine counted, nobody signed.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_bloodcells.core.errors import UsageError
+from napari_bloodcells.core.reference import ABSOLUTE, PERCENT, Flag, ReferenceRange
+
+if TYPE_CHECKING:
+    from napari_bloodcells.core.report.content import Content, Row
+
+Release = Literal["R4", "R5"]
+LOINC = "http://loinc.org"
+UCUM = "http://unitsofmeasure.org"
+PANEL = ("69738-3", "Differential panel, method unspecified - Blood")
+PERCENT_CODES = {
+    "neutrophil": ("770-8", "Neutrophils/100 leukocytes in Blood by Automated count"),
+    "lymphocyte": ("736-9", "Lymphocytes/100 leukocytes in Blood by Automated count"),
+    "monocyte": ("5905-5", "Monocytes/100 leukocytes in Blood by Automated count"),
+    "eosinophil": ("713-8", "Eosinophils/100 leukocytes in Blood by Automated count"),
+    "basophil": ("706-2", "Basophils/100 leukocytes in Blood by Automated count"),
+}
+ABSOLUTE_CODES = {
+    "neutrophil": ("751-8", "Neutrophils [#/volume] in Blood by Automated count"),
+    "lymphocyte": ("731-0", "Lymphocytes [#/volume] in Blood by Automated count"),
+    "monocyte": ("742-7", "Monocytes [#/volume] in Blood by Automated count"),
+    "eosinophil": ("711-2", "Eosinophils [#/volume] in Blood by Automated count"),
+    "basophil": ("704-7", "Basophils [#/volume] in Blood by Automated count"),
+}
+_UNITS = {PERCENT: ("%", "%"), ABSOLUTE: ("10*9/L", "10^9/L")}
+_INTERPRETATION = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
+_CATEGORY = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/observation-category", "code": "laboratory"}]}
+_REPORT_CATEGORY = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0074", "code": "HM"}]}
+_NAMESPACE = uuid.UUID("6a5f3b1e-8f0d-5d0c-9d57-0c3a3c1f9e11")
+NOTICE = "For research use only; machine count, not reviewed by a qualified person unless stated."
+
+
+def fhir_bundle(content: Content, head: dict[str, str], release: Release = "R4") -> str:
+    """The JSON of a FHIR Bundle for one sample, validated.
+
+    Parameters
+    ----------
+    content : Content
+        As ``report.content.page_content`` makes it.
+    head : dict
+        ``model``, ``hash``, ``version`` and ``issued`` (an instant, ``2026-11-21T15:02:11+00:00``).
+    release : ``R4`` or ``R5``
+
+    Raises
+    ------
+    UsageError
+        fhir.resources is not installed.
+    """
+    device = _resource("Device", content.sample, head, _device(head, release))
+    observations = []
+    for row in content.rows:
+        observations.append(_percent(row, content, head))
+        if row.absolute is not None:
+            observations.append(_absolute(row, content, head))
+    observations += _apart(content, head)
+    for entry in observations:
+        entry["device"] = {"reference": f"urn:uuid:{device['id']}"}
+    report = _resource("DiagnosticReport", content.sample, head, _report(content, head, observations))
+    entries = [{"fullUrl": f"urn:uuid:{part['id']}", "resource": part} for part in (report, device, *observations)]
+    bundle = {"resourceType": "Bundle", "type": "collection", "timestamp": head["issued"], "entry": entries}
+    return _validated(bundle, release)
+
+
+def _validated(bundle: dict[str, Any], release: Release) -> str:
+    try:
+        if release == "R5":
+            from fhir.resources.bundle import Bundle
+        else:
+            from fhir.resources.R4B.bundle import Bundle
+    except ImportError as error:
+        raise UsageError("FHIR needs fhir.resources: pip install 'napari-bloodcells[fhir]'.") from error
+    text: str = Bundle.model_validate(bundle).model_dump_json(indent=1)
+    return text + "\n"
+
+
+def _resource(kind: str, sample: str, head: dict[str, str], values: dict[str, Any], part: str = "") -> dict[str, Any]:
+    """A resource with an id that is the same whenever the same run is exported."""
+    seed = "\0".join((kind, sample, part, head.get("hash", ""), head["issued"]))
+    name = seed.encode("utf-8", "backslashreplace").decode()
+    return {"resourceType": kind, "id": str(uuid.uuid5(_NAMESPACE, name)), **values}
+
+
+def _code(table: dict[str, tuple[str, str]], name: str, text: str) -> dict[str, Any]:
+    if name not in table:
+        return {"text": text}
+    code, display = table[name]
+    return {"coding": [{"system": LOINC, "code": code, "display": display}], "text": text}
+
+
+def _quantity(value: float, unit: str) -> dict[str, Any]:
+    code, shown = _UNITS[unit]
+    return {"value": round(value, 4), "unit": shown, "system": UCUM, "code": code}
+
+
+def _observation(name: str, part: str, code: dict[str, Any], content: Content, head: dict[str, str]) -> dict[str, Any]:
+    values = {
+        "status": "preliminary",
+        "category": [_CATEGORY],
+        "code": code,
+        "effectiveDateTime": head["issued"],
+    }
+    return _resource("Observation", content.sample, head, values, f"{name}\0{part}")
+
+
+def _judged(entry: dict[str, Any], flag: Flag, limits: ReferenceRange | None, unit: str) -> dict[str, Any]:
+    if flag.code in ("H", "L"):
+        words = {"H": "High", "L": "Low"}[flag.code]
+        coding = {"system": _INTERPRETATION, "code": flag.code, "display": words}
+        entry["interpretation"] = [{"coding": [coding], "text": flag.words}]
+    elif flag.words:
+        entry["interpretation"] = [{"text": flag.words}]
+    if limits is not None:
+        bounds = {"low": _quantity(limits.low, unit), "high": _quantity(limits.high, unit)}
+        entry["referenceRange"] = [{**bounds, "text": limits.source}]
+    return entry
+
+
+def _percent(row: Row, content: Content, head: dict[str, str]) -> dict[str, Any]:
+    entry = _observation(row.name, PERCENT, _code(PERCENT_CODES, row.name, f"{row.name} percent"), content, head)
+    if not content.differential.total:
+        unknown = {"system": "http://terminology.hl7.org/CodeSystem/data-absent-reason", "code": "unknown"}
+        entry["dataAbsentReason"] = {"coding": [unknown]}
+        return entry
+    entry["valueQuantity"] = _quantity(row.percent, PERCENT)
+    n = content.differential.total
+    words = (
+        f"{row.count} of {n} classified white cells; exact binomial 95 % interval {row.low:.1f} to {row.high:.1f} %."
+    )
+    entry["note"] = [{"text": words}]
+    return _judged(entry, row.flag, row.limits, PERCENT)
+
+
+def _absolute(row: Row, content: Content, head: dict[str, str]) -> dict[str, Any]:
+    assert row.absolute is not None
+    code = _code(ABSOLUTE_CODES, row.name, f"{row.name} absolute count")
+    entry = _observation(row.name, ABSOLUTE, code, content, head)
+    entry["valueQuantity"] = _quantity(row.absolute.value, ABSOLUTE)
+    words = f"95 % interval {row.absolute.low:.2f} to {row.absolute.high:.2f} x 10^9/L."
+    entry["note"] = [{"text": words}]
+    return _judged(entry, row.absolute_flag, row.absolute_limits, ABSOLUTE)
+
+
+def _apart(content: Content, head: dict[str, str]) -> list[dict[str, Any]]:
+    found = []
+    for part in content.differential.apart:
+        entry = _observation(part.name, "apart", {"text": f"{part.name} (count, not part of the 100 %)"}, content, head)
+        entry["valueInteger"] = part.count
+        if part.rate == part.rate and part.rate_unit:
+            entry["note"] = [{"text": f"{part.rate:.1f} {part.rate_unit}"}]
+        found.append(entry)
+    return found
+
+
+def _report(content: Content, head: dict[str, str], observations: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    said = [f"{row.name} {row.flag.words}." for row in content.rows if row.flag.code] + list(content.remarks)
+    return {
+        "status": "preliminary",
+        "category": [_REPORT_CATEGORY],
+        "identifier": [{"system": "urn:napari-bloodcells:sample", "value": content.sample}],
+        "code": {"coding": [{"system": LOINC, "code": PANEL[0], "display": PANEL[1]}]},
+        "effectiveDateTime": head["issued"],
+        "issued": head["issued"],
+        "result": [{"reference": f"urn:uuid:{entry['id']}"} for entry in observations],
+        "conclusion": " ".join([*said, NOTICE]),
+    }
+
+
+def _device(head: dict[str, str], release: Release) -> dict[str, Any]:
+    name = {"value" if release == "R5" else "name": "napari-bloodcells", "type": "user-friendly-name"}
+    versions = [{"value": f"model {head['model']} {head['hash']}".strip()}]
+    if head.get("version"):
+        versions.insert(0, {"value": f"napari-bloodcells {head['version']}"})
+    return {"deviceName": [name], "version": versions} if release == "R4" else {"name": [name], "version": versions}
