@@ -1,0 +1,106 @@
+"""``python -m benchmarks.accuracy``: evaluates the shipped weights and writes the table.
+
+Rows A, C and the in-domain part of F are measured here, with the weights in the package.  Rows B, D, H and the unseen
+part of F need trainings of their own (``leave_one_out``, ``bccd_folds``); their results are read from ``results/``,
+into which ``--take FOLDER`` copies new ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.accuracy.cells import SOURCES, TEST, VALIDATION, AllCells, gather
+from benchmarks.accuracy.fields import kaggle_test
+from benchmarks.accuracy.table import markdown
+from napari_bloodcells.core.bundle import load_model
+from napari_bloodcells.core.metrics import score
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+FIXED = 60
+"""Cells of each source in the small fixed part, whose figures a test compares with the committed ones."""
+
+
+def known_cells(cells: AllCells, model_name: str, source: str, part: int) -> dict[str, Any]:
+    """Figures of a shipped model on one part of a source that it knows."""
+    model = load_model(model_name, device="cpu")
+    at = np.flatnonzero((cells.sources == source) & (cells.part == part) & (cells.labels < len(model.info.class_names)))
+    truth = cells.labels[at]
+    said = model.predict(cells.crops(at))
+    shares = said.probabilities
+    scores = score(truth, shares, model.info.class_names, cells.groups[at].tolist(), source)
+    right = shares.argmax(1) == truth
+    confidence = shares.max(1)
+    sure = np.argsort(-confidence, kind="stable")[: round(0.9 * len(at))]
+    known = (confidence >= model.info.min_confidence) & (said.distance <= (model.info.max_distance or np.inf))
+    figures = {n: [scores[n].value, scores[n].low, scores[n].high] for n in ("accuracy", "balanced_accuracy", "ece")}
+    return {
+        "cells": len(at),
+        "groups": scores.groups,
+        **figures,
+        "confident_90": float(right[sure].mean()),
+        "identified": float(known.mean()),
+        "confusion": scores.confusion.tolist(),
+    }
+
+
+def fixed_part(cells: AllCells) -> dict[str, float]:
+    """Accuracy of ``wbc5`` on a small part of the validation cells that never changes."""
+    model = load_model("wbc5", device="cpu")
+    found = {}
+    for source in SOURCES:
+        at = np.flatnonzero((cells.sources == source) & (cells.part == VALIDATION) & (cells.labels < 5))[:FIXED]
+        found[source] = float((model.predict(cells.crops(at)).probabilities.argmax(1) == cells.labels[at]).mean())
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and write ``results/table.json`` and the table of ``docs/accuracy-table.md``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--take", type=Path, help="folder of new results of leave_one_out and bccd_folds")
+    parser.add_argument("--skip-kaggle", action="store_true", help="keep row A as it stands in results/")
+    parser.add_argument("-o", "--output", type=Path, default=HERE.parents[1] / "docs" / "accuracy-table.md")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    RESULTS.mkdir(exist_ok=True)
+    if given.take:
+        for file in sorted(given.take.glob("*.json")):
+            shutil.copyfile(file, RESULTS / file.name)
+    before = json.loads((RESULTS / "table.json").read_text("utf-8")) if (RESULTS / "table.json").exists() else {}
+    cells = gather(given.data)
+    shipped = load_model("wbc5", device="cpu").info
+    found: dict[str, Any] = {
+        "weights": {name: load_model(name, device="cpu").info.sha256 for name in ("wbc5", "pbc8", "wbc4")},
+        "macs": shipped.macs,
+        "parameters": shipped.n_parameters,
+        "pbc8": known_cells(cells, "pbc8", "pbc", TEST),
+        "known": {s: known_cells(cells, "wbc5", s, TEST if s in ("pbc", "bccd") else VALIDATION) for s in SOURCES},
+        "fixed_part": fixed_part(cells),
+        "unseen": {s: _result(s) for s in SOURCES if _result(s)},
+        "bccd_folds": _result("bccd-folds"),
+    }
+    if given.skip_kaggle:
+        found |= {k: before[k] for k in ("kaggle", "kaggle_originals") if k in before}
+    else:
+        found |= {"kaggle": kaggle_test(given.data, "TEST"), "kaggle_originals": kaggle_test(given.data, "TEST_SIMPLE")}
+    (RESULTS / "table.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    given.output.write_text(markdown(found), "utf-8")
+    print(markdown(found))
+
+
+def _result(name: str) -> dict[str, Any] | None:
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text("utf-8")) if file.exists() else None
+
+
+if __name__ == "__main__":
+    main()

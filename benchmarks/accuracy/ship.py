@@ -1,0 +1,161 @@
+"""From the trained network to the three shipped bundles: ``wbc5``, ``pbc8`` and ``wbc4`` share it, each with its head.
+
+Temperature, thresholds and the confusion matrix come from validation cells, with at most 60 of one class of one source:
+``pbc`` alone would be nine tenths of them otherwise, and a confidence that is right on one microscope is not wanted.
+
+    python -m benchmarks.accuracy.ship --data ../shared/data --trunk trunk.pt
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.accuracy.cells import SCHEME, SEEN, TRAIN, VALIDATION, AllCells, gather
+from benchmarks.accuracy.trunk import MEAN, STD
+from napari_bloodcells import __version__
+from napari_bloodcells.core.bundle import save_bundle
+from napari_bloodcells.core.classes import load_scheme
+from napari_bloodcells.core.crops import CropSpec
+from napari_bloodcells.core.featurespace import FeatureSpace, fit_feature_space
+from napari_bloodcells.core.metrics import Scores, score
+from napari_bloodcells.core.model import Model
+from napari_bloodcells.core.models import architecture, build
+from napari_bloodcells.core.models.architecture import count_parameters
+from napari_bloodcells.core.models.classifier import Classifier
+from napari_bloodcells.core.schema import BundleInfo, Normalization, TrainingSource, scheme_info
+from napari_bloodcells.core.temperature import fit_temperature
+
+WEIGHTS = Path(__file__).parents[2] / "src" / "napari_bloodcells" / "weights"
+DESCRIPTIONS = {
+    "wbc5": "Five mature white cells; the default. Trained on seven microscopes.",
+    "pbc8": "The eight classes of PBC: five mature white cells, immature granulocytes, erythroblasts, platelets.",
+    "wbc4": "Four white cells of the Kaggle set (no basophils).",
+}
+_MOST = 60
+_SPACE_CELLS = 4000
+_KEPT = 0.98
+_FAR = 1.5
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A classifier with all that its ``model.json`` says, before it is written."""
+
+    module: Classifier
+    info: BundleInfo
+    space: FeatureSpace
+    scores: Scores
+
+    def model(self) -> Model:
+        """Loaded, as ``load_model`` would give it."""
+        copy = build("stainnet", len(self.info.class_names))
+        copy.load_state_dict(self.module.state_dict())
+        return Model(self.info, copy, self.space)
+
+
+def make_bundle(weights: Mapping[str, Tensor], cells: AllCells, name: str, without: Sequence[str] = ()) -> Bundle:
+    """The classifier of the scheme ``name`` from a trunk's weights, calibrated on validation cells of known sources."""
+    scheme, whole = load_scheme(name), load_scheme(SCHEME)
+    rows = [whole.index(class_name) for class_name in scheme.names]
+    module = build("stainnet", len(rows))
+    cut = {k: v[rows] if k.startswith("head.") else v for k, v in weights.items()}
+    module.load_state_dict({k: v.half().float() for k, v in cut.items()})  # as it will be stored
+    entry = architecture("stainnet")
+    labels = np.full(len(whole.names), -1)
+    labels[rows] = np.arange(len(rows))
+    labels = labels[cells.labels]
+    usable = (labels >= 0) & ~np.isin(cells.sources, list(without))
+    training = _at_most(np.flatnonzero(usable & (cells.part == TRAIN)), labels, cells.sources, 400)
+    held = _at_most(np.flatnonzero(usable & (cells.part == VALIDATION)), labels, cells.sources, _MOST)
+    info = BundleInfo(
+        name=name,
+        description=DESCRIPTIONS[name],
+        arch="stainnet",
+        options=dict(entry.options),
+        scheme=scheme_info(scheme),
+        crop=CropSpec(size=SEEN),
+        input_size=entry.input_size,
+        normalization=Normalization(mean=MEAN, std=STD),
+        training=_sources(cells, usable & (cells.part == TRAIN), labels, scheme.names),
+        n_parameters=count_parameters(module),
+        macs=entry.macs(len(rows), **entry.options),
+        version=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        license="BSD-3-Clause",
+    )
+    copy = build("stainnet", len(rows))
+    copy.load_state_dict(module.state_dict())
+    model = Model(info, copy, None)
+    features, _ = model.features_and_logits(cells.crops(training[:_SPACE_CELLS]))
+    space = fit_feature_space(features, torch.from_numpy(labels[training[:_SPACE_CELLS]]), len(rows))
+    features, logits = model.features_and_logits(cells.crops(held))
+    truth = labels[held]
+    temperature = round(fit_temperature(logits.numpy(), truth), 4)
+    shares = (logits / temperature).softmax(1).numpy()
+    right = shares.argmax(1) == truth
+    scores = score(truth, shares, scheme.names, cells.groups[held].tolist())
+    update = {
+        "temperature": temperature,
+        "min_confidence": round(min(0.5, float(np.quantile(shares.max(1)[right], 1 - _KEPT))), 3),
+        "max_distance": round(_FAR * float(np.quantile(space.distance(features).numpy()[right], 0.99)), 4),
+        "confusion": tuple(tuple(int(v) for v in row) for row in scores.confusion),
+        "metrics": scores.metrics,
+    }
+    return Bundle(module, info.model_copy(update=update), space, scores)
+
+
+def _at_most(at: NDArray[np.intp], labels: NDArray[np.int64], sources: NDArray[np.str_], most: int) -> NDArray[np.intp]:
+    """Of the cells ``at``, at most so many of one class of one source, in random order (always the same)."""
+    order = np.random.default_rng(0).permutation(at)
+    seen: dict[tuple[str, int], int] = {}
+    kept = []
+    for i in order.tolist():
+        key = (str(sources[i]), int(labels[i]))
+        seen[key] = seen.get(key, 0) + 1
+        if seen[key] <= most:
+            kept.append(i)
+    return np.array(kept, np.intp)
+
+
+def _sources(
+    cells: AllCells, used: NDArray[np.bool_], labels: NDArray[np.int64], names: Sequence[str]
+) -> tuple[TrainingSource, ...]:
+    found = []
+    for source in np.unique(cells.sources[used]).tolist():
+        counts = np.bincount(labels[used & (cells.sources == source)], minlength=len(names)).tolist()
+        found.append(TrainingSource(source=source, counts={n: c for n, c in zip(names, counts, strict=True) if c}))
+    return tuple(found)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the three bundles into the package."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--trunk", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, default=WEIGHTS)
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    cells = gather(given.data)
+    weights = torch.load(given.trunk, weights_only=True)
+    for name in DESCRIPTIONS:
+        bundle = make_bundle(weights, cells, name)
+        save_bundle(given.output / name, bundle.module, bundle.info, space=bundle.space, half=True, overwrite=True)
+        accuracy = bundle.scores["accuracy"]
+        info = bundle.info
+        print(
+            f"{name}: validation accuracy {accuracy.value:.3f} of {accuracy.n}, temperature {info.temperature}, "
+            f"unidentified under {info.min_confidence} or beyond {info.max_distance}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Trains the network behind the shipped classifiers: all classes of ``pbc8``, all sources at once.
+
+``wbc5`` and ``wbc4`` are the same network with fewer outputs, so one long training makes three models, and the cells
+of ``pbc`` that are no mature white cells teach their features too.  The length is given in minutes: on two shared
+cores a number of steps would tell little of when it ends.  Stopped and called again, it goes on from its checkpoint.
+
+    python -m benchmarks.accuracy.trunk --data ../shared/data --minutes 58 -o trunk.pt
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.accuracy.cells import SCHEME, SEEN, SOURCES, TRAIN, AllCells, gather
+from napari_bloodcells.core.augment import AugmentSettings, augment
+from napari_bloodcells.core.classes import load_scheme
+from napari_bloodcells.core.inputs import to_input
+from napari_bloodcells.core.models import build
+from napari_bloodcells.core.models.classifier import Classifier
+
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+_KEEP_EVERY = 2000
+
+
+@dataclass(frozen=True)
+class TrunkSettings:
+    """What a training does: see the fields of ``core.recipe.Recipe`` of the same names."""
+
+    minutes: float = 58.0
+    batch_size: int = 32
+    lr: float = 1.5e-3
+    weight_decay: float = 0.05
+    ema: float = 0.9995
+    label_smoothing: float = 0.05
+    clip: float = 2.0
+    warmup: float = 0.05
+    zoom: float = 0.3
+    seed: int = 0
+
+
+def draw_weights(labels: NDArray[np.int64], sources: NDArray[np.str_]) -> Tensor:
+    """Chance of each cell to be drawn: sources by the root of their size (at most 1,500; ``pbc`` 45 %), the classes of
+    a source by its cells ** 0.35, and all classes brought together (** 0.3) at the end: (N,) float64."""
+    weights = np.zeros(len(labels))
+    names, sizes = np.unique(sources, return_counts=True)
+    share = {str(n): math.sqrt(min(int(s), 1500)) for n, s in zip(names, sizes, strict=True)}
+    if "pbc" in share and len(share) > 1:
+        share["pbc"] = 0.45 / 0.55 * sum(v for k, v in share.items() if k != "pbc")
+    for name, weight in share.items():
+        here = sources == name
+        count = np.bincount(labels[here], minlength=8).astype(float)
+        by_class = np.where(count > 0, np.minimum(count, 400) ** 0.35, 0)
+        by_class[5:] *= 0.6
+        weights[here] = (weight * by_class / by_class.sum() / np.maximum(count, 1))[labels[here]]
+    total = np.bincount(labels, weights, minlength=8)
+    weights *= (np.maximum(total, 1e-12) ** 0.3 / np.maximum(total, 1e-12))[labels]
+    return torch.from_numpy(weights / weights.sum())
+
+
+def train_trunk(
+    cells: AllCells,
+    keep: NDArray[np.bool_],
+    settings: TrunkSettings,
+    place: Path,
+    start_from: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Train on the cells of ``keep`` (N,) and return the averaged weights; ``place`` holds the checkpoint."""
+    torch.manual_seed(settings.seed)
+    generator = torch.Generator().manual_seed(settings.seed)
+    at = np.flatnonzero(keep)
+    weights = draw_weights(cells.labels[at], cells.sources[at])
+    module = build("stainnet", len(load_scheme(SCHEME).names)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if start_from is not None:
+        module.load_state_dict(dict(start_from))
+    state = _State(module, settings, generator)
+    state.restore(place)
+    stain = AugmentSettings(size=SEEN, zoom=settings.zoom)
+    start = time.monotonic() - state.seconds
+    while (spent := time.monotonic() - start) < 60 * settings.minutes:
+        state.set_rate(spent / (60 * settings.minutes))
+        drawn = at[torch.multinomial(weights, settings.batch_size, replacement=True, generator=generator).numpy()]
+        index = torch.from_numpy(drawn)
+        images = augment(cells.wide[index], cells.extent[index], stain, generator)
+        state.step(to_input(images, (SEEN, SEEN), MEAN, STD), torch.from_numpy(cells.labels[drawn]))
+        if state.steps % 200 == 0:
+            rate = state.steps * settings.batch_size / (time.monotonic() - start)
+            print(f"{spent / 60:.1f} min, step {state.steps}, loss {state.loss:.3f}, {rate:.0f} cells/s", flush=True)
+        if state.steps % _KEEP_EVERY == 0:
+            state.seconds = time.monotonic() - start
+            state.keep(place)
+    state.seconds = time.monotonic() - start
+    state.keep(place)
+    return {name: t.detach().clone() for name, t in state.average.state_dict().items()}
+
+
+class _State:
+    """Network, averaged network, optimizer and counters of one training."""
+
+    def __init__(self, module: Classifier, settings: TrunkSettings, generator: torch.Generator) -> None:
+        self.module, self.settings, self.generator = module, settings, generator
+        self.average = deepcopy(module)
+        kernels = [p for p in module.parameters() if p.ndim > 1]
+        others = [p for p in module.parameters() if p.ndim <= 1]
+        groups = [{"params": kernels, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.lr)
+        self.steps, self.seconds, self.loss = 0, 0.0, 0.0
+
+    def set_rate(self, done: float) -> None:
+        warm = min(1.0, done / self.settings.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.lr * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done))) + 1e-6
+
+    def step(self, images: Tensor, labels: Tensor) -> None:
+        self.module.train()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = self.module(images)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.settings.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip)
+        self.optimizer.step()
+        self.steps += 1
+        self.loss += (float(loss.detach()) - self.loss) / min(self.steps, 200)
+        decay = min(self.settings.ema, (1 + self.steps) / (10 + self.steps))
+        with torch.no_grad():
+            for kept, new in zip(self.average.parameters(), self.module.parameters(), strict=True):
+                kept.lerp_(new, 1 - decay)
+
+    def keep(self, place: Path) -> None:
+        state: dict[str, Any] = {
+            "net": self.module.state_dict(),
+            "ema": self.average.state_dict(),
+            "opt": self.optimizer.state_dict(),
+            "g": self.generator.get_state(),
+            "n": self.steps,
+            "spent": self.seconds,
+        }
+        new = place.with_suffix(".new")
+        torch.save(state, new)
+        new.replace(place)
+
+    def restore(self, place: Path) -> None:
+        if not place.exists():
+            return
+        state = torch.load(place, weights_only=True)
+        self.module.load_state_dict(state["net"])
+        self.average.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["opt"])
+        self.generator.set_state(state["g"])
+        self.steps, self.seconds = state["n"], state["spent"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train on everything but validation and test parts, or leave sources out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--minutes", type=float, default=TrunkSettings.minutes)
+    parser.add_argument("--without", nargs="*", default=[], choices=SOURCES, help="sources to leave out")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("-o", "--output", type=Path, default=Path("trunk.pt"))
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    cells = gather(given.data)
+    keep = (cells.part == TRAIN) & ~np.isin(cells.sources, given.without)
+    settings = TrunkSettings(minutes=given.minutes, ema=0.9995 if given.minutes > 25 else 0.998)
+    weights = train_trunk(cells, keep, settings, given.output.with_suffix(".checkpoint"))
+    torch.save(weights, given.output)
+
+
+if __name__ == "__main__":
+    main()
