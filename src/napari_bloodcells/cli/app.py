@@ -33,6 +33,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "count": LazyCommand("count", "count", "Count the white cells in a folder of smear photographs."),
     "demo": LazyCommand("demo", "demo", "Draw blood smears, count them, show counted beside true."),
     "compare": LazyCommand("compare", "compare", "Compare two counts: two people, or machine against person."),
+    "report": LazyCommand("report", "report", "Write report pages of a finished count, with your corrections."),
     "export": LazyCommand("export", "export", "Write a count as FHIR, COCO, GeoJSON (QuPath) or VOC."),
     "evaluate": LazyCommand("evaluate", "evaluate", "Measure a model on labeled cells, with intervals."),
     "calibrate": LazyCommand("calibrate", "calibrate", "Fit a model to your own microscope with a few labeled cells."),

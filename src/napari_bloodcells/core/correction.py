@@ -175,6 +175,6 @@ def saerens(
         weighted /= np.maximum(weighted.sum(1, keepdims=True), 1e-300)
         new = weighted.mean(0)
         if np.abs(new - prior).max() < tolerance:
-            return np.asarray(new, np.float64)
-        prior = new
+            break
+        prior = np.asarray(new, np.float64)
     return prior

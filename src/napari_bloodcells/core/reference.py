@@ -113,7 +113,7 @@ def flag(value: float, low: float, high: float, limits: ReferenceRange | None) -
 def corrected_wbc(wbc: float, nrbc_per_100: float) -> float:
     """White cell count (10^9/L) without the erythroblasts that the counter took for white cells, from 5 per 100 up.
 
-    ``wbc * 100 / (100 + NRBC)``; CLSI H20-A2, *Reference Leukocyte Differential Count*, 2007.
+    ``wbc * 100 / (100 + NRBC)``, the customary formula of laboratories.
 
     >>> corrected_wbc(12.0, 20), corrected_wbc(12.0, 4)
     (10.0, 12.0)

@@ -1,0 +1,48 @@
+"""``bloodcells-batch report``: the report pages of a finished count, with a reviewer's corrections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_bloodcells.cli.reporting import (
+    AgeOption,
+    CorrectionsOption,
+    ImagesOption,
+    RangesOption,
+    SexOption,
+    WbcOption,
+    report_options,
+)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="Output folder of a count.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the pages  [default: FOLDER]", show_default=False)
+    ] = None,
+    corrections: CorrectionsOption = None,
+    images: ImagesOption = None,
+    wbc: WbcOption = None,
+    age: AgeOption = None,
+    sex: SexOption = None,
+    ranges: RangesOption = None,
+) -> None:
+    """Write the report pages of a finished count, one per sample, and an index.
+
+    With --corrections the classes that a reviewer gave count, and the machine's are kept beside them.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+
+    from napari_bloodcells.core.report.inputs import from_folder
+    from napari_bloodcells.core.report.page import write_reports
+
+    options = report_options(wbc, age, sex, ranges)
+    data = from_folder(folder, images, corrections)
+    pages = write_reports(data, output or folder, options=options)
+    console = Console(highlight=False)
+    for page in pages:
+        console.print(escape(str(page)), soft_wrap=True)
