@@ -41,7 +41,7 @@ class Fault:
 
 def command(*arguments: str) -> list[str]:
     """The command line of this package in this interpreter."""
-    return [sys.executable, "-m", "napari_bloodcells.cli", *arguments]
+    return [sys.executable, "-m", "napari_bloodcells", *arguments]
 
 
 def run_to_end(arguments: list[str]) -> float:

@@ -80,7 +80,7 @@ def run_matrix(folder: Path, timeout: float = 600.0) -> Outcome:
     cases = make_matrix(folder / "in")
     before = _listing(folder / "in")
     started = time.monotonic()
-    command = [sys.executable, "-m", "napari_bloodcells.cli", "count", str(folder / "in"), "-o", str(folder / "out")]
+    command = [sys.executable, "-m", "napari_bloodcells", "count", str(folder / "in"), "-o", str(folder / "out")]
     done = subprocess.run(command, capture_output=True, timeout=timeout, check=False)
     seconds = time.monotonic() - started
     peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024

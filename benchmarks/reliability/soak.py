@@ -56,7 +56,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         make_folder(scratch / "in", options.images)
-        command = [sys.executable, "-m", "napari_bloodcells.cli", "count", str(scratch / "in"), "--boxes", "find"]
+        command = [sys.executable, "-m", "napari_bloodcells", "count", str(scratch / "in"), "--boxes", "find"]
         process = subprocess.Popen([*command, "-o", str(scratch / "out")], stdout=subprocess.DEVNULL)
         seen = watch(process)
         with (scratch / "out" / "images.csv").open(newline="", encoding="utf-8") as file:
