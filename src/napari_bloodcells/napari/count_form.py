@@ -87,8 +87,8 @@ class CountForm(QWidget):
         self.image_combo.setToolTip("The photograph (or series of photographs) whose white cells are counted.")
         self.image_combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.model = ModelChoice(chosen.model)
-        self.boxes = _combo(BOXES, chosen.boxes, "Where the frames around the cells are from.")
-        self.device = _combo(DEVICES, chosen.device, "Which processor computes; the line below says what there is.")
+        self.boxes = combo_of(BOXES, chosen.boxes, "Where the frames around the cells are from.")
+        self.device = combo_of(DEVICES, chosen.device, "Which processor computes; the line below says what there is.")
         self.scale = QDoubleSpinBox()
         self.scale.setRange(0.0, 2.0)
         self.scale.setDecimals(4)
@@ -165,7 +165,8 @@ class CountForm(QWidget):
         self.device_text.setToolTip(text)
 
 
-def _combo(choices: dict[str, str], chosen: str, tip: str) -> QComboBox:
+def combo_of(choices: dict[str, str], chosen: str, tip: str) -> QComboBox:
+    """A combo box of value and text; ``chosen`` is the value that it begins with."""
     combo = QComboBox()
     for value, text in choices.items():
         combo.addItem(text, value)

@@ -77,6 +77,7 @@ class Desk:
     def place(self, review: Review, fields: Fields) -> CellLayer:
         """Put a new review on the canvas, over its image; what was reviewed before on that image is carried over."""
         review.reviewer = preferences.reviewing().reviewer or review.reviewer
+        review.info["paths"] = [str(p) for p in fields.paths]
         former, path = self.of_image(fields.layer), self._path(fields)
         kept = 0
         if former is not None:

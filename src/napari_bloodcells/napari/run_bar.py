@@ -49,12 +49,13 @@ class RunBar(QWidget):
         self.cancel.setEnabled(running)
         self.bar.setVisible(running)
         if running:
-            self.bar.setRange(0, 0)
-            self.bar.setFormat("loading")
+            self.bar.setRange(0, 1)
+            self.bar.setValue(0)
+            self.bar.setFormat("loading \u2026")
             self.say("")
 
     def _told(self, standing: Standing, news: list[Standing]) -> None:
-        self.bar.setRange(0, standing.total or 0)
-        self.bar.setValue(standing.done)
+        self.bar.setRange(0, standing.total or 1)
+        self.bar.setValue(standing.done if standing.total else 0)
         figures = ", ".join(f"{name} {value:.3g}" for name, value in standing.values.items())
-        self.bar.setFormat(" ".join(filter(None, [standing.task, "%v of %m" if standing.total else "", figures])))
+        self.bar.setFormat(" ".join(filter(None, [standing.task, "%v of %m" if standing.total else f"{standing.done}", figures])))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from napari_bloodcells.core.boxes import iou
 from napari_bloodcells.core.cellstable import BOX_COLUMNS
 from napari_bloodcells.napari.cell import Box
-from napari_bloodcells.napari.fields import Fields
+from napari_bloodcells.napari.fields import Fields, full_resolution
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,20 +62,26 @@ def tile_spans(length: int, side: int = SIDE, overlap: int = OVERLAP) -> list[tu
 def tile_image(fields: Fields, index: int) -> list[Tile]:
     """The tiles of field ``index``, row by row; nothing is read yet."""
     height, width = fields.sizes[index]
+    deep = full_resolution(fields.layer).dtype != np.uint8
+    # What 16 bits mean is judged by the brightest pixel, so it has to be judged for the whole image, not by tile.
+    whole = cache(lambda: fields.read(index)) if deep else None
     tiles = []
     for top, bottom, y_low, y_high in tile_spans(height):
         for left, right, x_low, x_high in tile_spans(width):
             name = f"{fields.names[index]} {left},{top}"
             box: Box = (float(left), float(top), float(right), float(bottom))
-            tiles.append(Tile(name, left, top, (x_low, y_low, x_high, y_high), _reader(fields, index, box, name)))
+            tiles.append(Tile(name, left, top, (x_low, y_low, x_high, y_high), _reader(whole, fields, index, box)))
     return tiles
 
 
-def _reader(fields: Fields, index: int, box: Box, name: str) -> Callable[[], NDArray[np.uint8]]:
+def _reader(whole: Callable[[], NDArray[np.uint8]] | None, fields: Fields, index: int, box: Box) -> Any:
     def read() -> NDArray[np.uint8]:
         from napari_bloodcells.core.pixels import to_rgb8
 
-        return to_rgb8(fields.cut(index, box), name)
+        if whole is None:
+            return to_rgb8(fields.cut(index, box), fields.names[index])
+        left, top, right, bottom = map(int, box)
+        return whole()[top:bottom, left:right]
 
     return read
 

@@ -1,8 +1,9 @@
 """Long work in a thread, with its progress in the window and a way to stop it.
 
 The core runs in a ``thread_worker`` of napari and reports through ``ThreadProgress``, which keeps its figures under a
-lock; a timer of the window reads them twenty times a second.  So however quickly the work reports, the event loop is
-never flooded.  Errors meant for the user are shown as a notification in their own words; any other is too, with its
+lock; a timer of the window reads them four times a second.  So however quickly the work reports, the event loop is
+never flooded, and the window is seldom drawn anew (which costs the work a core where OpenGL is done in software; for
+the same reason no bar is animated).  Errors meant for the user are shown as a notification in their own words; any other is too, with its
 traceback in the log.
 """
 
@@ -15,14 +16,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from napari.qt.threading import FunctionWorker, create_worker
-from napari.utils import progress as activity
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_bloodcells.core.errors import BloodcellsError, Cancelled
 
 _LOG = logging.getLogger(__name__)
-_TICK_MS = 50
+_TICK_MS = 250
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Task(QObject):
     Signals
     -------
     told : Standing, list of Standing
-        While it runs, at most twenty times a second.
+        While it runs, at most four times a second.
     finished : object
         What the work returned.
     failed : object
@@ -96,7 +96,6 @@ class Task(QObject):
         super().__init__(parent)
         self.progress: ThreadProgress | None = None
         self._worker: FunctionWorker[Any] | None = None
-        self._bar: Any = None
         self._timer = QTimer(self)
         self._timer.setInterval(_TICK_MS)
         self._timer.timeout.connect(self._tell)
@@ -107,11 +106,11 @@ class Task(QObject):
         return self._worker is not None
 
     def start(self, work: Callable[[ThreadProgress], Any], title: str) -> None:
-        """Run ``work`` in a thread; it is given the progress to report to.  ``title`` stands in the activity dock."""
+        """Run ``work`` in a thread; it is given the progress to report to.  ``title`` stands in the log."""
         if self._worker is not None:
             return
+        _LOG.info("%s", title)
         self.progress = ThreadProgress()
-        self._bar = activity(total=0, desc=title)
         self._worker = create_worker(_quietly, work, self.progress, _start_thread=False)
         self._worker.returned.connect(self._ended)
         self._timer.start()
@@ -129,14 +128,10 @@ class Task(QObject):
         standing, news = self.progress.read()
         if news:
             self.told.emit(standing, news)
-            self._bar.total = standing.total or 0
-            self._bar.n = standing.done
-            self._bar.refresh()
 
     def _ended(self, outcome: tuple[Any, BaseException | None]) -> None:
         self._tell()
         self._timer.stop()
-        self._bar.close()
         self._worker, self.progress = None, None
         self.running.emit(False)
         result, error = outcome

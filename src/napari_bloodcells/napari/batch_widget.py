@@ -1,0 +1,152 @@
+"""Batch: count a whole folder from napari, with the results of the command, and open any image of it to look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QPushButton, QVBoxLayout, QWidget
+
+from napari_bloodcells.core.errors import BloodcellsError, Cancelled
+from napari_bloodcells.napari import preferences
+from napari_bloodcells.napari.batch_table import BatchTable
+from napari_bloodcells.napari.cell_layer import cell_layer_data
+from napari_bloodcells.napari.count_form import BOXES, DEVICES, ModelChoice, combo_of
+from napari_bloodcells.napari.fields import METADATA
+from napari_bloodcells.napari.folder_choice import FolderChoice
+from napari_bloodcells.napari.quiet_import import load_torch
+from napari_bloodcells.napari.readers import OUTPUT_SUFFIX
+from napari_bloodcells.napari.run_bar import RunBar
+from napari_bloodcells.napari.series import image_layer
+from napari_bloodcells.napari.tables import review_of_frame
+from napari_bloodcells.napari.worker import Task, ThreadProgress, report_error
+
+if TYPE_CHECKING:
+    import napari
+    from napari_bloodcells.core.count import CountResult
+
+FORMATS = {"csv": "CSV", "parquet": "Parquet", "json": "JSON"}
+
+
+def free_output(folder: Path) -> Path:
+    """Where the results of ``folder`` go: beside it, under a name that holds no results yet."""
+    first = folder.with_name(f"{folder.name}{OUTPUT_SUFFIX}")
+    number, place = 2, first
+    while (place / "run.json").exists():
+        place, number = first.with_name(f"{first.name}-{number}"), number + 1
+    return place
+
+
+class BatchWidget(QWidget):
+    """Count a folder of smears, each sub-folder a sample.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        chosen = preferences.counting()
+        self.threshold = chosen.threshold
+        self.task = Task(self)
+        self.result: CountResult | None = None
+        self.folder = FolderChoice("Folder of smears", "Each folder inside it is a sample; nothing is written into it.")
+        self.output = FolderChoice("Folder for the results", "Tables and run.json go there; never over results.")
+        self.model = ModelChoice(chosen.model)
+        self.boxes: QComboBox = combo_of(BOXES, chosen.boxes, "Where the frames around the cells are from.")
+        self.device: QComboBox = combo_of(DEVICES, chosen.device, "Which processor computes.")
+        self.format: QComboBox = combo_of(FORMATS, "csv", "As what the tables are written.")
+        self.recursive = QCheckBox("look into folders inside")
+        self.recursive.setChecked(True)
+        self.run_bar = RunBar(self.task, "Count the folder", "Count every photograph of the folder.")
+        self.go_on_button = QPushButton("Go on")
+        self.go_on_button.setToolTip("Go on with the run that was stopped: what was counted is not counted again.")
+        self.go_on_button.setEnabled(False)
+        self.table = BatchTable()
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        for label, widget in (
+            ("&Folder", self.folder),
+            ("&Results", self.output),
+            ("&Model", self.model),
+            ("&Cells", self.boxes),
+            ("&Device", self.device),
+            ("&Tables", self.format),
+            ("", self.recursive),
+        ):
+            form.addRow(label, widget)
+        layout = QVBoxLayout(self)
+        layout.addLayout(form)
+        layout.addWidget(self.run_bar)
+        layout.addWidget(self.go_on_button)
+        layout.addWidget(self.table, 1)
+        self.setMinimumWidth(420)
+        self.folder.changed.connect(self._on_folder)
+        self.run_bar.run.clicked.connect(lambda: self.run())
+        self.go_on_button.clicked.connect(lambda: self.run(resume=True))
+        self.task.finished.connect(self._counted)
+        self.task.failed.connect(self._failed)
+        self.table.image_opened.connect(self.open_image)
+
+    def run(self, resume: bool = False) -> None:
+        """Count the folder in a thread; with ``resume`` go on with the run that was stopped."""
+        folder, output = self.folder.path, self.output.path
+        if folder is None or not folder.is_dir():
+            self.run_bar.say("Choose a folder of photographs first.")
+            return
+        if output is None:
+            output = free_output(folder)
+            self.output.choose(output)
+        model, boxes, device = self.model.name, self.boxes.currentData(), self.device.currentData()
+        kind, recursive = self.format.currentData(), self.recursive.isChecked()
+        threshold = None if self.threshold < 0 else self.threshold
+
+        def work(progress: ThreadProgress) -> CountResult:
+            load_torch()
+            from napari_bloodcells import count
+            from napari_bloodcells.core.count import CountOptions
+
+            options = CountOptions(output=output, resume=resume, recursive=recursive, threshold=threshold, format=kind)
+            return count(folder, model, boxes, device, progress, options)
+
+        self.go_on_button.setEnabled(False)
+        self.task.start(work, f"Counting {folder.name}")
+
+    def open_image(self, name: str) -> None:
+        """Open an image of the result with its cells."""
+        if self.result is None or self.result.root is None:
+            return
+        try:
+            data, keywords, _ = image_layer([self.result.root / name], [name], name)
+        except BloodcellsError as error:
+            report_error(error, f"Opening {name}")
+            return
+        image = self.viewer.add_image(data, **keywords)
+        cells = self.result.cells
+        info = {"model": self.result.run["model"], "sizes": keywords["metadata"][METADATA]["sizes"]}
+        review = review_of_frame(cells[cells["image"] == name], [name], self.result.scheme, info=info)
+        shapes, keywords = cell_layer_data(review, f"{image.name} cells", False, image)
+        self.viewer.add_shapes(shapes or None, **keywords)
+
+    def _on_folder(self, _: str) -> None:
+        folder = self.folder.path
+        if folder is not None and folder.is_dir():
+            self.output.choose(free_output(folder))
+            self.go_on_button.setEnabled(False)
+
+    def _counted(self, result: CountResult) -> None:
+        self.result = result
+        self.table.show_result(result)
+        failed = len(result.failed)
+        said = f"{len(result.cells)} cells in {len(result.images) - failed} images; results in {self.output.path}."
+        if failed:
+            said += f" {failed} images could not be read; they are named in images.csv."
+        self.run_bar.say(said)
+
+    def _failed(self, error: BaseException) -> None:
+        stopped = isinstance(error, Cancelled)
+        self.go_on_button.setEnabled(stopped)
+        self.run_bar.say("Stopped; Go on counts the rest." if stopped else str(error))
+        report_error(error, "Counting the folder")

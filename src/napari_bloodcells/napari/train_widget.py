@@ -1,0 +1,161 @@
+"""Train: teach a network with the cells that you looked at, or fit the present one to your microscope."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.utils.notifications import show_info
+from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSpinBox, QVBoxLayout, QWidget
+
+from napari_bloodcells.core.errors import BloodcellsError, Cancelled
+from napari_bloodcells.napari import catalog, preferences
+from napari_bloodcells.napari.count_form import DEVICES, ModelChoice, combo_of
+from napari_bloodcells.napari.curves import Curves
+from napari_bloodcells.napari.folder_choice import FolderChoice
+from napari_bloodcells.napari.quiet_import import load_torch
+from napari_bloodcells.napari.reviewed_cells import class_counts, folder_data, open_layers_data
+from napari_bloodcells.napari.run_bar import RunBar
+from napari_bloodcells.napari.worker import Standing, Task, ThreadProgress, report_error
+
+if TYPE_CHECKING:
+    import napari
+
+CALIBRATE = "calibrate"
+LAYERS, FOLDER = "layers", "folder"
+SOURCES = {LAYERS: "reviewed cells of the open layers", FOLDER: "a folder (reviews, or class folders)"}
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package, told by their files (the core would load torch)."""
+    from importlib.resources import files
+
+    folder = files("napari_bloodcells") / "recipes"
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+class TrainWidget(QWidget):
+    """Train or calibrate, watch the curves, and use the result at once.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        chosen = preferences.counting()
+        self.task = Task(self)
+        self.source: QComboBox = combo_of(SOURCES, LAYERS, "Where the cells to learn from are.")
+        self.folder = FolderChoice(
+            "Folder of cells",
+            "A folder with reviews that this plugin kept (.bloodcells.jsonl), or with one folder per class.",
+        )
+        self.method = QComboBox()
+        self.method.addItem("calibrate: fit the model to my microscope (5 to 100 cells)", CALIBRATE)
+        for name in recipe_names():
+            self.method.addItem(f"train {name} from the start", name)
+        self.method.setToolTip(
+            "Calibrate keeps what the model knows and needs few cells and a minute. "
+            "Training from the start needs hundreds of cells of each class."
+        )
+        self.model = ModelChoice(chosen.model)
+        self.epochs = QSpinBox()
+        self.epochs.setRange(0, 10_000)
+        self.epochs.setSpecialValueText("as the recipe says")
+        self.epochs.setToolTip("How often the training goes through all cells.")
+        self.device: QComboBox = combo_of(DEVICES, chosen.device, "Which processor computes.")
+        self.output = FolderChoice("Folder for the new model", "A new folder; nothing is overwritten.")
+        self.run_bar = RunBar(self.task, "Train", "Learn from the cells; Cancel keeps what was learned so far.")
+        self.curves = Curves()
+        self.found = QLabel()
+        self.found.setWordWrap(True)
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        for label, widget in (
+            ("&Cells", self.source),
+            ("&Folder", self.folder),
+            ("&How", self.method),
+            ("&Model", self.model),
+            ("&Epochs", self.epochs),
+            ("&Device", self.device),
+            ("&Result", self.output),
+        ):
+            form.addRow(label, widget)
+        layout = QVBoxLayout(self)
+        layout.addLayout(form)
+        layout.addWidget(self.run_bar)
+        layout.addWidget(self.found)
+        layout.addWidget(self.curves, 1)
+        self.setMinimumWidth(420)
+        self.source.currentIndexChanged.connect(self._adapt)
+        self.method.currentIndexChanged.connect(self._adapt)
+        self.run_bar.run.clicked.connect(self.run)
+        self.task.told.connect(self._told)
+        self.task.finished.connect(self._trained)
+        self.task.failed.connect(self._failed)
+        self._adapt()
+
+    def run(self) -> None:
+        """Train in a thread."""
+        output = self.output.path
+        if output is None:
+            self.run_bar.say("Name a new folder for the model first.")
+            return
+        try:
+            data = self._data()
+        except BloodcellsError as error:
+            self.run_bar.say(str(error))
+            report_error(error, "Reading the cells")
+            return
+        self.found.setText(f"Learning from {class_counts(data)}." if not isinstance(data, Path) else "")
+        method, model, device = self.method.currentData(), self.model.name, self.device.currentData()
+        overrides = {"epochs": self.epochs.value()} if self.epochs.value() else {}
+        self.curves.clear()
+
+        def work(progress: ThreadProgress) -> Any:
+            load_torch()
+            if method == CALIBRATE:
+                from napari_bloodcells.core.calibrate import calibrate
+
+                return calibrate(model, data, output, device=device, progress=progress)
+            from napari_bloodcells import train
+
+            resume = (output / "checkpoint.safetensors").exists()
+            return train(data, method, output, resume=resume, device=device, progress=progress, overrides=overrides)
+
+        self.task.start(work, f"Training {output.name}")
+
+    def _data(self) -> Any:
+        if self.source.currentData() == LAYERS:
+            return open_layers_data(self.viewer.layers)
+        folder = self.folder.path
+        if folder is None or not folder.is_dir():
+            raise BloodcellsError("Choose the folder of the cells first.")
+        return folder_data(folder)
+
+    def _adapt(self, *_: object) -> None:
+        """Show only the choices that count."""
+        self.folder.setEnabled(self.source.currentData() == FOLDER)
+        calibrating = self.method.currentData() == CALIBRATE
+        self.model.setEnabled(calibrating)
+        self.epochs.setEnabled(not calibrating)
+
+    def _told(self, standing: Standing, news: list[Standing]) -> None:
+        self.curves.add(news)
+
+    def _trained(self, result: Any) -> None:
+        catalog.offer(result.output)
+        scores = getattr(result, "after", None) or result.scores
+        accuracy = scores["accuracy"]
+        said = f"{result.info.name}: accuracy {accuracy.value:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%})"
+        before = getattr(result, "before", None)
+        if before is not None:
+            said += f", before it was {before['accuracy'].value:.1%}, on cells it had not learned from"
+        self.run_bar.say(f"{said}. It can be chosen as model in the other widgets now.")
+        show_info(f"The model in {result.output} is ready.")
+
+    def _failed(self, error: BaseException) -> None:
+        self.run_bar.say(str(error) if not isinstance(error, Cancelled) else "Stopped; Train goes on from there.")
+        report_error(error, "Training")
