@@ -1,0 +1,1 @@
+"""Whether the intervals of a differential hold what they promise: ``python -m benchmarks.statistics``."""

@@ -1,0 +1,68 @@
+"""``export`` and ``report`` on the command line, from a folder as ``count`` writes it, with corrections."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.example_run import make_run
+
+from napari_bloodcells.cli.app import run
+from napari_bloodcells.core.cellstable import write_cells
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> Path:
+    data = make_run({"a": 1, "b": 1})
+    folder = tmp_path / "out"
+    folder.mkdir()
+    write_cells(data.cells, folder / "cells.csv")
+    data.images.to_csv(folder / "images.csv", index=False)
+    (folder / "run.json").write_text(json.dumps({**data.run, "input": None}))
+    corrected = data.cells.assign(reviewed=0, reviewer="", time="")
+    corrected.loc[0, ["class", "reviewed"]] = ["basophil", 1]
+    write_cells(corrected, tmp_path / "cells.csv")
+    return folder
+
+
+def test_corrections_go_into_the_export(counted: Path) -> None:
+    corrections = counted.parent / "cells.csv"
+    assert run(["export", str(counted), "-f", "csv", "--corrections", str(corrections)]) == 0
+    text = (counted / "csv" / "cells.csv").read_text("utf-8")
+    assert text.splitlines()[1].split(",")[6] == "basophil"
+
+
+def test_pages_are_written_with_the_corrected_classes(counted: Path) -> None:
+    assert run(["report", str(counted), "--corrections", str(counted.parent / "cells.csv"), "--wbc", "7.2"]) == 0
+    page = (counted / "report-a.html").read_text("utf-8")
+    line = page[page.index('<tr data-class="basophil">') :].split("</tr>")[0]
+    assert '<td class="n" data-f="count">1</td>' in line
+
+
+def test_fhir_carries_absolute_counts_when_the_white_cells_are_given(counted: Path) -> None:
+    pytest.importorskip("fhir.resources")
+    assert run(["export", str(counted), "-f", "fhir-r4", "--wbc", "7.2"]) == 0
+    assert '"751-8"' in (counted / "fhir-r4" / "all.fhir.json").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-f", "pdf"], "no such format"),
+        (["-f", "fhir-r4", "--wbc", "7200"], "7.2, not 7200"),
+        (["-f", "csv", "--age", "-1"], "age in years"),
+        (["-f", "csv", "--sex", "x"], "female or male"),
+        (["-f", "csv", "--ranges", "none.json"], "none.json: cannot be read"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_wrong_usage(
+    counted: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["export", str(counted), *arguments]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_folder_without_a_count_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["report", str(tmp_path)]) == 2
+    assert "holds no cells.csv" in capsys.readouterr().err

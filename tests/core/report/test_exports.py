@@ -1,0 +1,118 @@
+"""Exports read back by the libraries of those who take them in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from tests.example_run import make_run
+
+from napari_bloodcells.core.errors import OutputError, UsageError
+from napari_bloodcells.core.report import ReportOptions
+from napari_bloodcells.core.report.exports import FORMS, export
+from napari_bloodcells.core.report.inputs import ReportInput
+from napari_bloodcells.core.voc import read_voc
+
+CLASSES = ("neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil")
+PERCENT = dict(zip(CLASSES, ("770-8", "736-9", "5905-5", "713-8", "706-2"), strict=True))
+ABSOLUTE = dict(zip(CLASSES, ("751-8", "731-0", "742-7", "711-2", "704-7"), strict=True))
+
+
+@pytest.fixture(scope="module")
+def run() -> ReportInput:
+    return make_run({"sample A": 2, "b": 1})
+
+
+def _observations(bundle: Any) -> dict[str, Any]:
+    found = {}
+    for entry in bundle["entry"]:
+        resource = entry["resource"]
+        if resource["resourceType"] == "Observation" and "coding" in resource["code"]:
+            found[resource["code"]["coding"][0]["code"]] = resource
+    return found
+
+
+@pytest.mark.parametrize("release", ["r4", "r5"])
+def test_fhir_has_an_observation_per_class_that_the_library_validates(
+    tmp_path: Path, run: ReportInput, release: str
+) -> None:
+    pytest.importorskip("fhir.resources")
+    if release == "r5":
+        from fhir.resources.bundle import Bundle
+    else:
+        from fhir.resources.R4B.bundle import Bundle
+    files = export(run, f"fhir-{release}", tmp_path, options=ReportOptions(wbc=7.2))
+    assert len(files) == 3
+    for path in files:
+        Bundle.model_validate_json(path.read_text("utf-8"))
+    bundle = json.loads(files[-1].read_text("utf-8"))
+    found = _observations(bundle)
+    assert {*PERCENT.values(), *ABSOLUTE.values()} <= set(found)
+    n = (run.cells["class"] == "lymphocyte").sum()
+    total = (~run.cells["class"].isin(["unidentified", "not a WBC"])).sum()
+    assert found["736-9"]["valueQuantity"]["value"] == pytest.approx(100 * n / total, abs=1e-3)
+    assert found["731-0"]["valueQuantity"]["value"] == pytest.approx(7.2 * n / total, abs=1e-3)
+    assert found["731-0"]["valueQuantity"]["code"] == "10*9/L"
+    report = next(e["resource"] for e in bundle["entry"] if e["resource"]["resourceType"] == "DiagnosticReport")
+    ids = {entry["fullUrl"] for entry in bundle["entry"]}
+    assert {result["reference"] for result in report["result"]} <= ids
+    assert report["status"] == "preliminary"
+    assert "research use" in report["conclusion"]
+
+
+def test_the_same_run_gives_the_same_fhir(tmp_path: Path, run: ReportInput) -> None:
+    pytest.importorskip("fhir.resources")
+    a, b = (export(run, "fhir-r4", tmp_path / name)[0].read_bytes() for name in "ab")
+    assert a == b
+
+
+def test_coco_boxes_are_left_top_width_height(tmp_path: Path, run: ReportInput) -> None:
+    data = json.loads(export(run, "coco", tmp_path)[0].read_text("utf-8"))
+    assert len(data["annotations"]) == len(run.cells)
+    names = {entry["id"]: entry["name"] for entry in data["categories"]}
+    files = {entry["id"]: entry["file_name"] for entry in data["images"]}
+    for entry, row in zip(data["annotations"], run.cells.to_dict("records"), strict=True):
+        assert entry["bbox"] == [row["x_min"], row["y_min"], row["x_max"] - row["x_min"], row["y_max"] - row["y_min"]]
+        assert names[entry["category_id"]] == row["class"]
+        assert files[entry["image_id"]] == row["image"]
+
+
+def test_voc_files_hold_the_boxes_unchanged(tmp_path: Path, run: ReportInput) -> None:
+    files = export(run, "voc", tmp_path)
+    assert len(files) == 3
+    found = [box.tolist() for path in files for box in read_voc(path).boxes.xyxy]
+    assert sorted(found) == sorted(run.cells[["x_min", "y_min", "x_max", "y_max"]].to_numpy().tolist())
+
+
+def test_geojson_is_closed_rings_with_class_and_color(tmp_path: Path, run: ReportInput) -> None:
+    files = export(run, "geojson", tmp_path)
+    feature = json.loads(files[0].read_text("utf-8"))["features"][0]
+    ring = feature["geometry"]["coordinates"][0]
+    row = run.cells.iloc[0]
+    assert ring[0] == ring[-1] == [row["x_min"], row["y_min"]]
+    assert ring[2] == [row["x_max"], row["y_max"]]
+    assert feature["properties"]["classification"]["name"] == row["class"]
+    assert feature["properties"]["objectType"] == "detection"
+
+
+def test_parquet_keeps_the_tables(tmp_path: Path, run: ReportInput) -> None:
+    pytest.importorskip("pyarrow")
+    files = {path.stem: pd.read_parquet(path) for path in export(run, "parquet", tmp_path)}
+    assert set(files) == {"cells", "images", "differential"}
+    pd.testing.assert_frame_equal(files["cells"], run.cells, check_dtype=False)
+
+
+def test_an_unknown_form_is_answered_with_the_known_ones(tmp_path: Path, run: ReportInput) -> None:
+    with pytest.raises(UsageError, match="fhir-r4"):
+        export(run, "pdf", tmp_path)
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if not form.startswith("fhir")])
+def test_no_export_overwrites_a_file_unasked(tmp_path: Path, run: ReportInput, form: str) -> None:
+    export(run, form, tmp_path)
+    with pytest.raises(OutputError):
+        export(run, form, tmp_path)
+    export(run, form, tmp_path, overwrite=True)

@@ -1,0 +1,146 @@
+"""The report pages as files: what stands in them, and that a file name can do nothing in them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tests.example_run import make_run
+
+from napari_bloodcells.core.errors import OutputError
+from napari_bloodcells.core.reference import Patient
+from napari_bloodcells.core.report import ReportOptions, write_reports
+from napari_bloodcells.core.report.inputs import ReportInput, from_folder, scheme_of
+
+
+@pytest.fixture(scope="module")
+def run() -> ReportInput:
+    return make_run({"sample A": 2, "sample B": 1, "sample C": 1})
+
+
+@pytest.fixture(scope="module")
+def folder(run: ReportInput, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("pages")
+    write_reports(run, place, options=ReportOptions(wbc=7.2))
+    return place
+
+
+def _payload(page: Path) -> dict[str, object]:
+    text = page.read_text("utf-8")
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    assert found
+    data: dict[str, object] = json.loads(found[1])
+    return data
+
+
+def test_each_sample_has_a_page_and_the_folder_an_index(folder: Path) -> None:
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["index.html", "report-sample-A.html", "report-sample-B.html", "report-sample-C.html"]
+    index = (folder / "index.html").read_text("utf-8")
+    assert all(f'href="{name}"' in index for name in names[1:])
+
+
+def test_a_folder_without_samples_has_one_page(tmp_path: Path) -> None:
+    assert [p.name for p in write_reports(make_run({"": 1}), tmp_path)] == ["report.html", "index.html"]
+
+
+def test_a_page_loads_nothing_and_runs_only_its_own_script(folder: Path) -> None:
+    text = (folder / "report-sample-A.html").read_text("utf-8")
+    assert not re.search(r"""(src|href)=["'](https?:)?//""", text)
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
+    assert len(scripts) == 1
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text
+    assert "default-src 'none'" in text
+
+
+def test_the_page_holds_every_cell_with_its_picture(folder: Path, run: ReportInput) -> None:
+    data = _payload(folder / "report-sample-A.html")
+    expected = run.cells[run.cells["image"].str.startswith("sample A/")]
+    assert len(data["cells"]["cell"]) == len(expected)
+    assert len(data["sheets"]) == 1
+    assert all(image["uri"].startswith("data:image/") for image in data["images"])
+
+
+def test_the_head_names_sample_date_model_and_its_hash(folder: Path) -> None:
+    text = (folder / "report-sample-A.html").read_text("utf-8")
+    for part in ("sample A", "2026-11-21 15:02", "wbc5-example", "5f2c9a7be1d0", "For research use only"):
+        assert part in text
+
+
+def test_the_table_says_count_percent_interval_range_and_flag(folder: Path) -> None:
+    text = (folder / "report-sample-A.html").read_text("utf-8")
+    line = text[text.index('<tr data-class="eosinophil">') :].split("</tr>")[0]
+    assert "0 – 5.5" in line
+    assert re.search(r'data-code="[^"]*">(high|borderline high|within range)<', line)
+    assert "Corrected for the classifier" in text
+    assert '<table class="differential narrow" id="absolute">' in text
+
+
+def test_a_child_is_not_measured_by_the_ranges_of_adults(tmp_path: Path, run: ReportInput) -> None:
+    page = write_reports(run, tmp_path, options=ReportOptions(patient=Patient(age=3)))[0]
+    text = page.read_text("utf-8")
+    assert "3 years" in text
+    assert "40 – 75" not in text
+
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x>&{{7*7}}{%x%}"
+
+
+def test_a_hostile_name_is_escaped_everywhere(tmp_path: Path) -> None:
+    for page in write_reports(make_run({HOSTILE: 1}), tmp_path):
+        text = page.read_text("utf-8")
+        assert "<script>alert" not in text
+        assert "<img src=x" not in text
+        assert "{{7*7}}" in text
+        assert page.parent == tmp_path
+
+
+def test_two_samples_that_would_share_a_file_name_do_not(tmp_path: Path) -> None:
+    pages = write_reports(make_run({"a b": 1, "a/b": 1, "A-B": 1}), tmp_path)
+    assert len({page.name.casefold() for page in pages}) == 4
+
+
+def test_a_page_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("<html>mine</html>")
+    with pytest.raises(OutputError, match="no report of ours"):
+        write_reports(make_run({"": 1}), tmp_path)
+    assert (tmp_path / "report.html").read_text() == "<html>mine</html>"
+
+
+def test_an_earlier_report_is_replaced(tmp_path: Path) -> None:
+    run = make_run({"": 1})
+    write_reports(run, tmp_path)
+    assert write_reports(run, tmp_path)[0].exists()
+
+
+def test_without_images_the_page_is_whole_but_for_pictures(tmp_path: Path, run: ReportInput) -> None:
+    bare = ReportInput(run.cells, run.images, run.scheme)
+    page = write_reports(bare, tmp_path)[0]
+    assert _payload(page)["sheets"] == []
+
+
+def test_a_run_without_a_cell_has_a_page(tmp_path: Path, run: ReportInput) -> None:
+    empty = ReportInput(run.cells[:0], run.images[:1], run.scheme, confusion=run.confusion)
+    page = write_reports(empty, tmp_path)[0]
+    assert "fewer than 100" in page.read_text("utf-8")
+
+
+def test_the_scheme_of_a_table_is_read_off_its_columns(run: ReportInput) -> None:
+    assert scheme_of(run.cells).names == run.scheme.names
+    assert scheme_of(run.cells).colors == run.scheme.colors
+
+
+def test_a_table_cannot_lead_out_of_its_folder(tmp_path: Path, run: ReportInput) -> None:
+    from PIL import Image
+
+    inside = tmp_path / "in"
+    inside.mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "secret.png")
+    run.cells.assign(image="../secret.png").to_csv(inside / "cells.csv", index=False)
+    data = from_folder(inside, images=inside)
+    assert data.load("../secret.png") is None

@@ -1,0 +1,87 @@
+"""From classes to differentials: what makes up the hundred percent and what stands apart."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from napari_bloodcells.core.classes import NOT_A_WBC, UNIDENTIFIED, load_scheme
+from napari_bloodcells.core.differential import (
+    DIFFERENTIAL_COLUMNS,
+    differential_frame,
+    differentials,
+    make_differential,
+    sample_of,
+    samples_in,
+)
+
+PBC8 = load_scheme("pbc8")
+LABELS = (
+    ["neutrophil"] * 120 + ["lymphocyte"] * 60 + ["monocyte"] * 10 + ["eosinophil"] * 10 + ["erythroblast"] * 20
+    + ["platelet"] * 30 + [UNIDENTIFIED] * 7 + [NOT_A_WBC] * 3 + ["smudge cell"] * 4
+)  # fmt: skip
+
+
+def test_only_white_cells_make_up_the_hundred_percent() -> None:
+    d = make_differential(LABELS, PBC8, fields=10)
+    assert d.total == 200
+    assert sum(s.percent for s in d.shares) == pytest.approx(100)
+    assert sum(s.whole for s in d.shares) == 100
+    assert (d.share("eosinophil").percent, round(d.share("eosinophil").low, 1)) == (5.0, 2.4)
+    assert d.share("basophil").count == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "n"), [("unidentified", 7), ("not_wbc", 3), ("nrbc", 20), ("platelet", 30), ("other", 4)]
+)
+def test_what_is_no_classified_white_cell_stands_apart(kind: str, n: int) -> None:
+    assert make_differential(LABELS, PBC8).count_of(kind) == n
+
+
+def test_erythroblasts_are_given_per_100_white_cells_and_platelets_per_field() -> None:
+    d = make_differential(LABELS, PBC8, fields=10)
+    rates = {part.name: (part.rate, part.rate_unit) for part in d.apart}
+    assert rates["erythroblast"] == (10.0, "per 100 WBC")
+    assert rates["platelet"] == (3.0, "per field")
+    assert d.nrbc_per_100 == 10.0
+
+
+def test_without_a_cell_there_is_no_percent_and_no_interval() -> None:
+    d = make_differential([UNIDENTIFIED], PBC8)
+    assert d.total == 0
+    assert math.isnan(d.share("neutrophil").percent)
+    frame = differential_frame([d])
+    assert frame.loc[frame["class"] == "neutrophil", ["percent", "ci_low", "ci_high"]].isna().all(axis=None)
+    assert frame["whole_percent"].isna().all()
+
+
+def test_each_folder_is_a_sample_and_the_whole_comes_last() -> None:
+    cells = pd.DataFrame({"image": ["a/1.jpg", "b/1.jpg", "a/2.jpg"], "class": ["neutrophil", "monocyte", "monocyte"]})
+    names = ["a/1.jpg", "a/2.jpg", "b/1.jpg", "c/1.jpg", "c/2.jpg"]
+    images = pd.DataFrame({"image": names, "status": ["ok"] * 4 + ["bad"]})
+    blocks = differentials(cells, PBC8, images)
+    assert [(b.sample, b.total, b.fields) for b in blocks] == [("a", 2, 2), ("b", 1, 1), ("c", 0, 1), ("all", 3, 4)]
+
+
+def test_one_folder_without_folders_is_one_block() -> None:
+    cells = pd.DataFrame({"image": ["1.jpg"], "class": ["neutrophil"]})
+    assert [b.sample for b in differentials(cells, PBC8)] == ["all"]
+
+
+def test_a_folder_called_all_is_not_taken_for_the_whole() -> None:
+    assert sample_of("all/1.jpg") != "all"
+    assert samples_in(["all/1.jpg"]) == ["all/"]
+
+
+def test_the_table_has_its_columns_and_keeps_what_stands_apart() -> None:
+    frame = differential_frame([make_differential(LABELS, PBC8, fields=10)])
+    assert list(frame.columns) == list(DIFFERENTIAL_COLUMNS)
+    assert frame.set_index("class").loc["erythroblast", "rate"] == 10.0
+    assert frame["count"].sum() == len(LABELS)
+
+
+def test_swapping_two_classes_changes_their_counts() -> None:
+    swapped = ["monocyte" if name == "lymphocyte" else name for name in LABELS]
+    assert make_differential(swapped, PBC8).share("monocyte").count == 70
