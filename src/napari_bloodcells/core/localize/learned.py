@@ -9,8 +9,10 @@ depend on the others.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -26,6 +28,11 @@ from napari_bloodcells.core.localize.net import CLASSES, GRID, MEAN, SPREAD, STR
 from napari_bloodcells.core.localize.store import LocalizerInfo, home, read_localizer
 
 WBC_PER_RED_CELL = 1.87
+BATCH = 4
+"""First looks that go through the net together: 1.3 ms each instead of 2.0 one by one (one core, bfloat16)."""
+
+Maps: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Heat maps (3, h, w) and sides (12, h, w)."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +117,30 @@ class LearnedLocalizer:
         Field
             In pixels of ``image``.
         """
-        check_image(image)
-        look = self._search(image, um_per_pixel)
+        return self._field(check_image(image), um_per_pixel, None)
+
+    def find_many(self, images: Sequence[NDArray[np.uint8]], *, um_per_pixel: float | None = None) -> list[Field]:
+        """``find`` for several images: a third faster, as the net takes ``BATCH`` first looks of one size at once.
+
+        The batch is always full (the last one is filled up), so an image gives the same bits whatever its neighbors.
+        """
+        first = [self._first_zoom(check_image(image), um_per_pixel) for image in images]
+        small = [self._resized(image, zoom) for image, zoom in zip(images, first, strict=True)]
+        maps: dict[int, Maps] = {}
+        for size in dict.fromkeys(pixels.shape for pixels in small):
+            if max(size) > self.settings.window + 2 * self.settings.halo:
+                continue
+            alike = [i for i, pixels in enumerate(small) if pixels.shape == size]
+            for start in range(0, len(alike), BATCH):
+                part = alike[start : start + BATCH]
+                filled = [small[i] for i in (*part, *part[:1] * (BATCH - len(part)))]
+                scales = [torch.from_numpy(WHITE_LEVEL / local_white(pixels) / 255) for pixels in filled]
+                heat, sides = self._net_on(filled, torch.stack(scales))
+                maps.update({i: (heat[k], sides[k]) for k, i in enumerate(part)})
+        return [self._field(image, um_per_pixel, maps.get(i)) for i, image in enumerate(images)]
+
+    def _field(self, image: NDArray[np.uint8], um_per_pixel: float | None, first: Maps | None) -> Field:
+        look = self._search(image, um_per_pixel, first)
         zoom = np.array([*look.zoom, *look.zoom], np.float32)
         kept = []
         for c, (boxes, scores) in enumerate(look.cells):
@@ -134,20 +163,28 @@ class LearnedLocalizer:
         scale = np.array([*look.zoom, *look.zoom], np.float32)
         return tuple((boxes / scale, scores) for boxes, scores in look.cells)
 
-    def _search(self, image: NDArray[np.uint8], um_per_pixel: float | None) -> _Look:
-        """Look until the scale is comfortable."""
+    def _first_zoom(self, image: NDArray[np.uint8], um_per_pixel: float | None) -> float:
+        """Working pixels per image pixel at first look: the one look there is where the scale is known."""
         rule = self.settings
         height, width = image.shape[:2]
         low, high = rule.comfortable
         zoom = float(np.sqrt(rule.first_look / (height * width)))
+        if um_per_pixel is None:
+            return min(zoom, rule.largest_zoom)
+        expected = RED_CELL_UM / um_per_pixel
+        if low <= expected * zoom <= high:
+            return zoom
+        target = rule.shrink_to if expected * zoom > high else rule.enlarge_to
+        return min(target / expected, rule.largest_zoom)
+
+    def _search(self, image: NDArray[np.uint8], um_per_pixel: float | None, first: Maps | None) -> _Look:
+        """Look until the scale is comfortable; ``first`` are the maps of the first look, where they are there."""
+        rule = self.settings
+        low, high = rule.comfortable
+        zoom = self._first_zoom(image, um_per_pixel)
+        look = self._look(image, zoom, first)
         if um_per_pixel is not None:
-            expected = RED_CELL_UM / um_per_pixel
-            if not low <= expected * zoom <= high:
-                target = rule.shrink_to if expected * zoom > high else rule.enlarge_to
-                zoom = min(target / expected, rule.largest_zoom)
-            return self._look(image, zoom)
-        zoom = min(zoom, rule.largest_zoom)
-        look = self._look(image, zoom)
+            return look
         for _ in range(rule.looks - 1):
             if look.red_cell is None:
                 closer = min(zoom * rule.closer, max(1.0, zoom))
@@ -163,16 +200,18 @@ class LearnedLocalizer:
             look = self._look(image, zoom)
         return look
 
-    def _look(self, image: NDArray[np.uint8], zoom: float) -> _Look:
-        """Cells of ``image`` at ``zoom`` working pixels per image pixel."""
+    def _resized(self, image: NDArray[np.uint8], zoom: float) -> NDArray[np.uint8]:
         height, width = image.shape[:2]
         size = max(round(width * zoom), 4), max(round(height * zoom), 4)
-        small = np.asarray(
-            Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-            if size != (width, height)
-            else image
-        )
-        heat, sides = self._maps(small)
+        if size == (width, height):
+            return image
+        return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0))
+
+    def _look(self, image: NDArray[np.uint8], zoom: float, maps: Maps | None = None) -> _Look:
+        """Cells of ``image`` at ``zoom`` working pixels per image pixel; ``maps`` where the net has seen it already."""
+        height, width = image.shape[:2]
+        size = max(round(width * zoom), 4), max(round(height * zoom), 4)
+        heat, sides = self._maps(self._resized(image, zoom)) if maps is None else maps
         cells = decode(heat, sides, self._decoding, size[1], size[0])
         red_cell, from_red_cells = self._ruler(cells, size)
         return _Look(cells, (size[0] / width, size[1] / height), size, red_cell, from_red_cells)
@@ -226,17 +265,23 @@ class LearnedLocalizer:
                     whole[:, rows : rows + h, columns : columns + w] = part[:, y : y + h, x : x + w]
         return heat, sides
 
-    def _net(self, pixels: NDArray[np.uint8], scale: torch.Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The net on one window, padded with a middle grey to whole grid cells."""
-        height, width = pixels.shape[:2]
+    def _net(self, pixels: NDArray[np.uint8], scale: torch.Tensor) -> Maps:
+        """Maps of one window."""
+        heat, sides = self._net_on([pixels], scale[None])
+        return heat[0], sides[0]
+
+    def _net_on(self, windows: Sequence[NDArray[np.uint8]], scales: torch.Tensor) -> Maps:
+        """Maps (N, ...) of windows of one size (H, W, 3), padded with a middle grey to whole grid cells."""
+        height, width = windows[0].shape[:2]
         grid_height, grid_width = (-(-v // GRID) * GRID for v in (height, width))
         with torch.inference_mode():
-            x = torch.zeros((1, grid_height, grid_width, 3), device=self.device)
-            part = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
-            x[0, :height, :width] = ((part * scale).clamp_(max=1.0) - MEAN) / SPREAD
+            x = torch.zeros((len(windows), grid_height, grid_width, 3), device=self.device)
+            part = torch.from_numpy(np.stack(windows)).to(self.device)
+            lit = (part * scales.to(self.device)[:, None, None]).clamp_(max=1.0)
+            x[:, :height, :width] = lit.sub_(MEAN).div_(SPREAD)
             heat, sides = self.net(x.permute(0, 3, 1, 2).to(self.precision))
             h, w = -(-height // STRIDE), -(-width // STRIDE)
-            return heat[0, :, :h, :w].float().cpu().numpy(), sides[0, :, :h, :w].float().cpu().numpy()
+            return heat[:, :, :h, :w].float().cpu().numpy(), sides[:, :, :h, :w].float().cpu().numpy()
 
 
 def load_learned(name: str | Path = "default", device: str = "cpu", threshold: float | None = None) -> LearnedLocalizer:
