@@ -201,5 +201,5 @@ def split_touching(joined: NDArray[np.bool_], mask: NDArray[np.bool_], distance:
     lonely = ~np.isin(components, np.unique(components[markers > 0])) & (components > 0)
     if lonely.any():
         markers = np.where(lonely, components + n, markers)
-    result: NDArray[np.intp] = watershed(-depth, markers, mask=joined)
+    result: NDArray[np.intp] = watershed(-depth, markers, mask=joined)  # type: ignore[no-untyped-call]
     return result

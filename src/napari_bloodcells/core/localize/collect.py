@@ -123,7 +123,9 @@ def _single_cells(dataset: DataSet) -> list[FieldTruth]:
         kind = "wbc" if index is None else scheme.classes[index].kind
         label = "Platelets" if kind == "platelet" else "WBC"
         truths.append(
-            FieldTruth(sample.image, Boxes(np.zeros((1, 4)), (label,)), sample.group, None, frozenset({label}))
+            FieldTruth(
+                sample.image, Boxes(np.zeros((1, 4), np.float32), (label,)), sample.group, None, frozenset({label})
+            )
         )
     return truths
 

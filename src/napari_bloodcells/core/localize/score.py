@@ -51,9 +51,10 @@ def score_field(found: Boxes, truth: NDArray[np.float32], ignored: NDArray[np.fl
     """
     truth = np.asarray(truth, np.float32).reshape(-1, 4)
     inside = centers_inside(found.xyxy, truth)
-    keep = np.ones(len(found), np.bool_)
+    keep: NDArray[np.bool_] = np.ones(len(found), np.bool_)
     if ignored is not None and len(ignored):
-        keep = ~centers_inside(found.xyxy, ignored).any(1) | inside.any(1)
+        over = centers_inside(found.xyxy, ignored).any(1) & ~inside.any(1)
+        keep = np.logical_not(over)
     order = np.argsort(-found.scores[keep], kind="stable")
     overlap = iou(found.xyxy[keep][order], truth)
     fits = np.stack([_claim(overlap, level) for level in LEVELS])
@@ -66,8 +67,8 @@ def score_field(found: Boxes, truth: NDArray[np.float32], ignored: NDArray[np.fl
 def centers_inside(boxes: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Whether the middle of each of ``boxes`` (N, 4) lies in each of ``truth`` (M, 4): (N, M)."""
     middle = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
-    result: NDArray[np.bool_] = ((middle >= truth[None, :, :2]) & (middle <= truth[None, :, 2:])).all(-1)
-    return result
+    within = (middle >= truth[None, :, :2]) & (middle <= truth[None, :, 2:])
+    return within[..., 0] & within[..., 1]
 
 
 def _claim(overlap: NDArray[np.float32], level: float) -> NDArray[np.bool_]:

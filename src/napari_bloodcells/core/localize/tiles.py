@@ -87,7 +87,7 @@ class TileMaker:
         share = np.array([weights.get(s, 1.0) for s in self.sources])
         self.share = share / share.sum()
         self.donors = {
-            s: [(f, i) for f in fs for i in np.flatnonzero(f.labels == WBC) if _whole(f, i)]
+            s: [(f, int(i)) for f in fs for i in np.flatnonzero(f.labels == WBC) if _whole(f, int(i))]
             for s, fs in self.by_source.items()
         }
 
