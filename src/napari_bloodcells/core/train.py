@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_bloodcells import __version__
-from napari_bloodcells.core.bundle import save_bundle
+from napari_bloodcells.core.bundle import read_info, save_bundle
 from napari_bloodcells.core.checkpoint import load_checkpoint, save_checkpoint
 from napari_bloodcells.core.classes import ClassScheme
 from napari_bloodcells.core.devices import pick_device
@@ -165,7 +165,7 @@ def _finish(trainer: Trainer, scheme: ClassScheme, place: Path, progress: Progre
     history = _epochs(trainer)
     module, info, scores, space = finish_bundle(trainer, scheme, progress)
     info = info.model_copy(update={"version": __version__, "created": datetime.now(UTC).isoformat(timespec="seconds")})
-    save_bundle(place, module, info, space=space, overwrite=True)
+    info = read_info(save_bundle(place, module, info, space=space, overwrite=True))
     write_history(place / "history.csv", history)
     plot_history(place / "history.png", history)
     plot_confusion(place / "confusion_matrix.png", scores.confusion, scores.names)

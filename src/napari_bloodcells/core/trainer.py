@@ -32,6 +32,8 @@ from napari_bloodcells.core.sampler import cell_weights, epoch_order
 from napari_bloodcells.core.traindata import Cells
 
 EVALUATION_BATCH = 64
+LEAST_GAIN = 1e-4
+"""By how much the validation loss must fall to count as better where the balanced accuracy is the same."""
 TASK = "training"
 
 
@@ -148,7 +150,8 @@ class Trainer:
         loss, right, balanced = self._validate(progress)
         spent = time.monotonic() - start
         now.seconds += spent
-        better = (balanced, -loss) > (now.best_score, -now.best_loss)
+        even = balanced == now.best_score and loss < now.best_loss - LEAST_GAIN
+        better = balanced > now.best_score or even
         if better:
             now.best_score, now.best_loss, now.best_epoch = balanced, loss, now.epoch + 1
             self.best = _copy(self.evaluated.state_dict())

@@ -1,0 +1,150 @@
+"""Evaluation: what it counts right, what it leaves out, and how cells of fields and whole images are cut."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from napari_bloodcells.core.bundle import load_model
+from napari_bloodcells.core.classes import load_scheme
+from napari_bloodcells.core.crops import cut_crops
+from napari_bloodcells.core.datasets import DataSet, Sample
+from napari_bloodcells.core.errors import DataSetError, OutputError, UsageError
+from napari_bloodcells.core.evaluate import evaluate, match_box
+from napari_bloodcells.core.images import read_image
+from napari_bloodcells.core.model import Model
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLOODCELLS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def model(tiny_model: Path) -> Model:
+    return load_model(tiny_model, "cpu")
+
+
+@pytest.fixture
+def field(tmp_path: Path) -> tuple[Path, list[tuple[float, float, float, float]]]:
+    """One field with four disks of different colors, and their boxes."""
+    image = np.full((120, 400, 3), 235, np.uint8)
+    boxes = []
+    for i, color in enumerate([(90, 40, 150), (200, 60, 60), (40, 40, 200), (60, 120, 60)]):
+        x = 20 + 95 * i
+        image[30:90, x : x + 60] = color
+        boxes.append((float(x), 30.0, float(x + 60), 90.0))
+    Image.fromarray(image).save(tmp_path / "field.png")
+    return tmp_path / "field.png", boxes
+
+
+def dataset(path: Path, boxes: list[tuple[float, float, float, float]], labels: list[str | None]) -> DataSet:
+    samples = tuple(
+        Sample(path, box, label, f"g{i}", "drawn") for i, (box, label) in enumerate(zip(boxes, labels, strict=True))
+    )
+    return DataSet("drawn", path.parent, samples, "table")
+
+
+def what_it_says(model: Model, path: Path, boxes: list[tuple[float, float, float, float]]) -> list[str]:
+    crops = cut_crops(read_image(path), np.array(boxes, np.float32), model.info.crop)
+    return [model.info.class_names[i] for i in model.predict(crops).probabilities.argmax(1)]
+
+
+def test_labels_that_are_the_models_own_answers_are_all_right(
+    model: Model, field: tuple[Path, list[tuple[float, float, float, float]]]
+) -> None:
+    said = what_it_says(model, *field)
+    found = evaluate(model, dataset(*field, list(said)))
+    assert found.scores["accuracy"].value == 1.0
+    names = model.info.class_names
+    swapped = [names[(names.index(label) + 1) % 5] for label in said]
+    assert evaluate(model, dataset(*field, list(swapped))).scores["accuracy"].value == 0.0
+
+
+def test_the_probabilities_are_those_of_a_count(
+    model: Model, field: tuple[Path, list[tuple[float, float, float, float]]]
+) -> None:
+    found = evaluate(model, dataset(*field, ["neutrophil"] * 4))
+    crops = cut_crops(read_image(field[0]), np.array(field[1], np.float32), model.info.crop)
+    assert np.array_equal(found.probabilities, model.predict(crops).probabilities)
+    assert found.images == ("field.png",) * 4
+
+
+def test_what_is_left_out_is_said(model: Model, field: tuple[Path, list[tuple[float, float, float, float]]]) -> None:
+    data = dataset(*field, ["neutrophil", None, "platelet", "Lymphocytes"])
+    unsure = replace(data, samples=(replace(data.samples[0], sure=False), *data.samples[1:]))
+    found = evaluate(model, unsure)
+    assert found.left_out == {"no label of the model's classes": 2, "label not sure": 1}
+    assert found.scores.n == 1
+    assert found.truth.tolist() == [load_scheme("wbc5").index("lymphocyte")]
+
+
+def test_cells_below_the_threshold_are_apart(
+    model: Model, field: tuple[Path, list[tuple[float, float, float, float]]]
+) -> None:
+    data = dataset(*field, ["neutrophil", "eosinophil", "basophil", "lymphocyte"])
+    sure = evaluate(model, data).probabilities.max(1)
+    limit = float(np.sort(sure)[1:3].mean())
+    strict = Model(model.info.model_copy(update={"min_confidence": limit}), model.module, None, "cpu")
+    found = evaluate(strict, data)
+    assert found.scores.n == 4
+    assert found.identified.n == int((sure >= limit).sum()) == 2
+
+
+def test_copies_of_one_original_are_one_group(
+    model: Model, field: tuple[Path, list[tuple[float, float, float, float]]]
+) -> None:
+    data = dataset(*field, ["neutrophil"] * 4)
+    together = replace(data, samples=tuple(replace(s, group="one") for s in data.samples))
+    assert evaluate(model, data).scores.groups == 4
+    assert evaluate(model, together).scores.groups == 1
+
+
+def test_the_report_is_json_and_is_not_overwritten(
+    model: Model, field: tuple[Path, list[tuple[float, float, float, float]]], tmp_path: Path
+) -> None:
+    found = evaluate(model, dataset(*field, ["neutrophil"] * 4))
+    report = json.loads(found.to_json(tmp_path / "report.json").read_text())
+    assert report["cells"] == 4
+    assert report["sha256"] == model.info.sha256
+    assert set(report["all_cells"]["overall"]["accuracy"]) == {"value", "low", "high", "n"}
+    with pytest.raises(OutputError, match="already"):
+        found.to_json(tmp_path / "report.json")
+
+
+def test_only_a_part_is_measured(model: Model, field: tuple[Path, list[tuple[float, float, float, float]]]) -> None:
+    data = dataset(*field, ["neutrophil"] * 4)
+    parted = replace(
+        data, samples=tuple(replace(s, split="TEST" if i else "TRAIN") for i, s in enumerate(data.samples))
+    )
+    assert evaluate(model, parted, part="test").scores.n == 3
+    with pytest.raises(DataSetError, match="no cell in part val"):
+        evaluate(model, parted, part="val")
+
+
+def test_boxes_of_another_kind_are_refused(model: Model, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="auto or find"):
+        evaluate(model, tmp_path, boxes="guess")
+
+
+BOXES = np.array([[60, 60, 90, 90], [12, 8, 50, 46], [0, 0, 100, 100]], np.float32)
+MATCHES: list[tuple[tuple[float, float, float, float] | None, int | None]] = [
+    ((10, 10, 50, 50), 1),
+    ((58, 62, 92, 88), 0),
+    ((80, 0, 100, 20), None),
+    (None, 2),
+]
+
+
+@pytest.mark.parametrize(("box", "at"), MATCHES)
+def test_a_found_box_is_matched_by_its_center(box: tuple[float, float, float, float] | None, at: int | None) -> None:
+    assert match_box(box, BOXES, 100, 100) == at
+
+
+def test_nothing_found_matches_nothing() -> None:
+    assert match_box(None, np.zeros((0, 4), np.float32), 10, 10) is None
