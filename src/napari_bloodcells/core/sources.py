@@ -161,7 +161,7 @@ def _copy(source: Source, mirror: Path, output: Path, advance: Callable[[int], N
         if digest != source.digest:
             raise DataSetError(
                 f"{display_name(folder)}: is not the known copy of {source.name} ({number} files of {source.files}, or "
-                "other contents); nothing was copied. An original of the authors can be used as it is, from its own folder."
+                "other contents); nothing was copied. The authors' original can be used as it is, from its own folder."
             )
         os.chmod(part, 0o755)
         part.rename(output)
