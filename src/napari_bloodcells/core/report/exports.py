@@ -68,7 +68,7 @@ def _fhir(release: Any) -> _Maker:
 def _of_sample(data: ReportInput, sample: str) -> Any:
     from napari_bloodcells.core.differential import sample_of
 
-    return data.cells[[sample_of(str(name)) == sample for name in data.cells["image"]]]
+    return data.cells[np.array([sample_of(str(name)) == sample for name in data.cells["image"]], bool)]
 
 
 def _instant(data: ReportInput) -> str:

@@ -19,6 +19,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_bloodcells.core.cellstable import table_name
 from napari_bloodcells.core.differential import WHOLE_FOLDER, Differential, differentials, sample_of
 from napari_bloodcells.core.errors import OutputError
@@ -93,7 +95,7 @@ def _blocks(data: ReportInput) -> list[_Block]:
     taken: set[str] = set()
     for block in chosen:
         whole = block.sample == WHOLE_FOLDER
-        keep = [whole or sample == block.sample for sample in samples]
+        keep = np.array([whole or sample == block.sample for sample in samples], bool)
         name = "report.html" if whole else f"report-{_slug(block.sample, taken)}.html"
         blocks.append(_Block(block, data.cells[keep].reset_index(drop=True), name))
     return blocks
