@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,17 @@ import pandas as pd
 from napari_bloodcells.core.cellstable import cell_columns
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.report.inputs import ReportInput, loader
-from napari_bloodcells.synthetic import SmearSettings, draw_smear
+from napari_bloodcells.synthetic import Smear, SmearSettings, draw_smear
 
 CONFUSION = np.array(
     [[480, 6, 1, 5, 8], [4, 190, 2, 2, 2], [1, 2, 96, 1, 0], [3, 0, 1, 290, 6], [6, 1, 0, 8, 185]], np.int64
 )
+
+
+@cache
+def _small(seed: int) -> Smear:
+    """A small field, drawn once for all tests."""
+    return draw_smear(seed, SmearSettings(width=300, height=240, um_per_pixel=0.16))
 
 
 def make_run(
@@ -33,7 +40,7 @@ def make_run(
     for sample, fields in (samples or {"sample A": 3, "sample B": 2, "sample C": 2}).items():
         for field in range(fields):
             number += 1
-            smear = draw_smear(seed * 1000 + number, settings or SmearSettings(width=480, height=360))
+            smear = draw_smear(seed * 1000 + number, settings) if settings else _small(seed * 1000 + number)
             image = str(Path(sample) / f"field_{field + 1:02d}.png") if sample else f"field_{field + 1:02d}.png"
             pixels[image] = smear.image
             for k in range(len(smear.boxes) * repeat):

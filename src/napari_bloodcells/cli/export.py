@@ -46,7 +46,7 @@ def export(
     from napari_bloodcells.core.report.inputs import from_folder
 
     options = report_options(wbc, age, sex, ranges)
-    data = from_folder(folder, images, corrections)
+    data = from_folder(folder, images, corrections or ())
     files = write(data, form, output or folder / form, options=options, overwrite=overwrite)
     word = "file" if len(files) == 1 else "files"
     place = files[0].parent if files else output or folder / form

@@ -41,7 +41,7 @@ def report(
     from napari_bloodcells.core.report.page import write_reports
 
     options = report_options(wbc, age, sex, ranges)
-    data = from_folder(folder, images, corrections)
+    data = from_folder(folder, images, corrections or ())
     pages = write_reports(data, output or folder, options=options)
     console = Console(highlight=False)
     for page in pages:

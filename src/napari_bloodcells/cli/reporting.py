@@ -26,8 +26,10 @@ ImagesOption: TypeAlias = Annotated[
     Path | None, typer.Option("--images", help="The folder that was counted, if it has moved since.")
 ]
 CorrectionsOption: TypeAlias = Annotated[
-    Path | None,
-    typer.Option("--corrections", help="A cells.csv with corrections, exported by the report page or the plugin."),
+    list[Path] | None,
+    typer.Option(
+        "--corrections", help="A cells.csv with corrections, from a report page or the plugin; can be given again."
+    ),
 ]
 
 

@@ -73,7 +73,9 @@ def correct(
     Bayesian, by Gibbs sampling with the true classes of the counted cells as latent variables: proportions
     ``t ~ Dirichlet(1/2)``, rows of the true confusion matrix ``M_i ~ Dirichlet(confusion_i + 0.1)``, machine counts
     ``~ Multinomial(t M)``.  As in Gelman et al., *Bayesian Data Analysis* (2013), ch. 11-12 (method); the problem is
-    that of Rogan and Gladen, Am J Epidemiol 107 (1978) 71-76, for several classes.
+    that of Rogan and Gladen, Am J Epidemiol 107 (1978) 71-76, for several classes.  A lower limit below ``0.025 / n``
+    is given as 0: that is the least one that the exact interval of ``n`` cells can have (one cell seen), and without
+    it classes that are nearly absent were held in 84 % instead of 95 % of the slides of ``benchmarks.statistics``.
 
     Examples
     --------
@@ -95,6 +97,8 @@ def correct(
     tail = (1 - LEVEL) / 2
     stacked = np.stack([draws / draws.sum(1, keepdims=True) for draws in results])
     low, high = np.quantile(stacked, [tail, 1 - tail], axis=1)
+    cells = (observed + sure)[:, chosen].sum(1, keepdims=True)
+    low = np.where(low * cells < tail, 0.0, low)
     parts = (stacked.mean(1), low, high)
     mean, low, high = (part if np.ndim(counts) > 1 else part[0] for part in parts)
     return Corrected(mean, low, high)
@@ -169,12 +173,11 @@ def saerens(
     p = np.asarray(probabilities, np.float64)
     base = np.asarray(trained_on, np.float64)
     base = base / base.sum()
-    prior = base.copy()
+    prior: NDArray[np.float64] = base.copy()
     for _ in range(steps):
         weighted = p * (prior / np.maximum(base, 1e-12))
         weighted /= np.maximum(weighted.sum(1, keepdims=True), 1e-300)
-        new = weighted.mean(0)
-        if np.abs(new - prior).max() < tolerance:
+        former, prior = prior, np.asarray(weighted.mean(0), np.float64)
+        if np.abs(former - prior).max() < tolerance:
             break
-        prior = np.asarray(new, np.float64)
     return prior

@@ -27,25 +27,24 @@ def coco(data: ReportInput) -> str:
     files = list(dict.fromkeys([*map(str, data.images["image"]), *map(str, data.cells["image"])]))
     number = {name: i for i, name in enumerate(files, 1)}
     sizes = image_sizes(data)
-    pictures = [
-        {"id": number[name], "file_name": name, **dict(zip(("width", "height"), sizes[name], strict=True))}
-        for name in files
-        if name in sizes
-    ] + [{"id": number[name], "file_name": name} for name in files if name not in sizes]
+    pictures: list[dict[str, Any]] = []
+    for name in files:
+        size = dict(zip(("width", "height"), sizes[name], strict=True)) if name in sizes else {}
+        pictures.append({"id": number[name], "file_name": name, **size})
     boxes = data.cells[list(BOX_COLUMNS)].to_numpy(float)
     sure = data.cells["confidence"] if "confidence" in data.cells.columns else [None] * len(labels)
     entries = []
     for i, (image, label, score, box) in enumerate(zip(data.cells["image"], labels, sure, boxes, strict=True), 1):
         x_min, y_min, x_max, y_max = (round(float(v), 2) for v in box)
         width, height = round(x_max - x_min, 2), round(y_max - y_min, 2)
-        entry = {"id": i, "image_id": number[str(image)], "category_id": category[label]}
+        entry: dict[str, Any] = {"id": i, "image_id": number[str(image)], "category_id": category[label]}
         entry |= {"bbox": [x_min, y_min, width, height], "area": round(width * height, 2), "iscrowd": 0}
         if score is not None and score == score:
             entry["score"] = round(float(score), 4)
         entries.append(entry)
     categories = [{"id": i, "name": name, "supercategory": "cell"} for name, i in category.items()]
     info = {"description": "napari-bloodcells", "version": str(_version(data))}
-    whole = {"info": info, "images": sorted(pictures, key=lambda p: p["id"]), "annotations": entries}
+    whole = {"info": info, "images": pictures, "annotations": entries}
     return json.dumps({**whole, "categories": categories}, indent=1) + "\n"
 
 

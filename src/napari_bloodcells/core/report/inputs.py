@@ -7,7 +7,7 @@ with or without a reviewer's corrections; what follows does not know which.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +84,7 @@ def from_result(result: Any, images: Loader | Mapping[str, Any] | Path | None = 
     return ReportInput(result.cells, result.images, scheme, dict(result.run), matrix, loader(images))
 
 
-def from_folder(folder: Path, images: Path | None = None, corrections: Path | None = None) -> ReportInput:
+def from_folder(folder: Path, images: Path | None = None, corrections: Sequence[Path] = ()) -> ReportInput:
     """The input from a folder that ``count`` wrote, with a reviewer's corrections where given.
 
     Parameters
@@ -93,8 +93,8 @@ def from_folder(folder: Path, images: Path | None = None, corrections: Path | No
         Holds ``cells.csv``, ``images.csv`` and ``run.json``.
     images : Path, optional
         The folder that was counted; taken from ``run.json`` where that names one which is there.
-    corrections : Path, optional
-        A ``cells.csv`` exported by the report page or the plugin.
+    corrections : sequence of Path
+        Each a ``cells.csv`` exported by the report page or the plugin; of one cell the last correction holds.
 
     Raises
     ------
@@ -106,8 +106,8 @@ def from_folder(folder: Path, images: Path | None = None, corrections: Path | No
     if not (folder / "cells.csv").is_file():
         raise UsageError(f"{folder.name}: holds no cells.csv; give the output folder of a count.")
     cells = read_cells(folder / "cells.csv")
-    if corrections is not None:
-        cells = apply_corrections(cells, read_cells(corrections))
+    for path in corrections:
+        cells = apply_corrections(cells, read_cells(path))
     if (folder / "images.csv").is_file():
         table = pd.read_csv(folder / "images.csv", keep_default_na=True, dtype={"image": str, "status": str})
         table["image"] = [restore(str(name)) for name in table["image"]]
