@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
+from napari_bloodcells.core.temperature import fit_temperature
+
 Floats = NDArray[np.float64]
 STRENGTHS = (float("inf"), 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 """Weight of the prior against the mean log-loss of the cells; infinite leaves the layer as it was."""
@@ -68,7 +70,7 @@ def fit_head(views: Floats, labels: NDArray[np.int64], old: Head, strength: floa
     """
     if not np.isfinite(strength) or not len(labels):
         return old
-    n, n_views, width = views.shape
+    _, n_views, width = views.shape
     n_classes = len(old.bias)
     flat = views.reshape(-1, width)
     center = flat.mean(0)
@@ -104,7 +106,8 @@ def choose_head(views: Floats, labels: NDArray[np.int64], groups: NDArray[np.str
     """Fit the layer with the strength that cross-validation over groups likes best.
 
     Up to ten folds, each group in one; with ten groups or fewer each is left out alone.  The old layer stays unless
-    another has both a lower log-loss and no fewer right answers, so that no fit is worse than none on these cells.
+    another has no fewer right answers and a log-loss that is lower by more than its standard error; of those, the most
+    held one that is within a standard error of the best.
     """
     held_out = _folds(groups)
     logits = {s: np.empty((len(labels), len(old.bias))) for s in STRENGTHS}
@@ -113,13 +116,28 @@ def choose_head(views: Floats, labels: NDArray[np.int64], groups: NDArray[np.str
         for strength in STRENGTHS:
             head = fit_head(views[~out], labels[~out], old, strength)
             logits[strength][out] = head.logits(views[out, 0])
-    rows = np.arange(len(labels))
-    loss = {s: -float(log_softmax(found, axis=1)[rows, labels].mean()) for s, found in logits.items()}
+    losses = {s: _tempered_losses(found, labels) for s, found in logits.items()}
     right = {s: int((found.argmax(1) == labels).sum()) for s, found in logits.items()}
     unchanged = STRENGTHS[0]
-    better = [s for s in STRENGTHS if right[s] >= right[unchanged]]
-    best = min(better, key=lambda s: loss[s])
+    better = [unchanged]
+    for strength in STRENGTHS[1:]:
+        if right[strength] >= right[unchanged] and _excess(losses[unchanged] - losses[strength]) > 1:
+            better.append(strength)
+    least = min(better, key=lambda s: float(losses[s].mean()))
+    best = next(s for s in better if _excess(losses[s] - losses[least]) <= 1)  # from the strongest prior down
     return HeadFit(fit_head(views, labels, old, best), best, logits[best])
+
+
+def _excess(difference: Floats) -> float:
+    """Mean in standard errors."""
+    error = difference.std() / np.sqrt(len(difference))
+    return float(difference.mean() / error) if error > 0 else 0.0
+
+
+def _tempered_losses(logits: Floats, labels: NDArray[np.int64]) -> Floats:
+    """Log-loss of each cell at the temperature that suits the logits best: being bolder is no gain of a layer."""
+    temperature = fit_temperature(logits.astype(np.float32), labels)
+    return -log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels]
 
 
 def _folds(groups: NDArray[np.str_]) -> NDArray[np.int64]:
