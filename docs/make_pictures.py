@@ -13,12 +13,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from napari_bloodcells import count
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.classes import load_scheme
+from napari_bloodcells.core.count import CountResult
 from napari_bloodcells.core.report import write_reports
 from napari_bloodcells.synthetic import CELL_TYPES, Ground, Optics, SmearSettings, Stain, draw_smear, write_folder
 
@@ -108,7 +110,7 @@ def counted() -> Image.Image:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "field.png"
         Image.fromarray(smear.image).save(path)
-        cells = count([path], boxes="find", device="cpu").cells
+        cells = counted_cells(count([path], boxes="find", device="cpu"))
     colors = load_scheme("wbc5").colors
     field = Image.fromarray(smear.image)
     page = Image.new("RGB", (1290, 480), "white")
@@ -127,12 +129,20 @@ def counted() -> Image.Image:
     return page
 
 
+def counted_cells(result: CountResult) -> pd.DataFrame:
+    """The cells of a count, or an error where an image failed: a picture must not hide that."""
+    if len(result.failed):
+        raise SystemExit("; ".join(result.failed["status"]))
+    return result.cells
+
+
 def report(chromium: str) -> Image.Image:
     """The top of the report page of a drawn smear of 120 cells."""
     settings = SmearSettings(cells=6, width=900, height=700, differential=DIFFERENTIAL)
     with TemporaryDirectory() as home:
         images = write_folder(Path(home) / "smear", 20, seed=300, settings=settings, xml=False)
         result = count(images, boxes="find", device="cpu")
+        counted_cells(result)
         write_reports(result, Path(home) / "out")
         shot = Path(home) / "shot.png"
         command = [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]

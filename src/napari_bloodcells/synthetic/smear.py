@@ -160,7 +160,7 @@ def _free_spot(
     clear = np.zeros(len(tries))
     if spots:
         centers, radii = np.array([s.center for s in spots]), np.array([s.radius for s in spots])
-        gap = np.linalg.norm(tries[:, None] - centers[None], axis=-1) - 0.95 * (radii + radius)
+        gap = np.linalg.norm(tries[:, None] - centers[None], axis=-1) - 1.05 * (radii + radius)
         clear = np.minimum(gap.min(1), 0)
     outside = np.array([not inside_eyepiece(x, y, settings, radius) for x, y in tries])
     best = int(np.argmax(clear - 1e3 * outside))
