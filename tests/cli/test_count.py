@@ -145,7 +145,7 @@ def test_workers_end_when_the_run_is_killed(many: Path, tiny_model: Path, tmp_pa
     started.kill()
     started.communicate()
     assert workers
-    gone, alive = psutil.wait_procs(workers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=10)
     assert not alive
 
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +35,12 @@ if TYPE_CHECKING:
     from napari_bloodcells.core.bundle import Model
     from napari_bloodcells.core.localize import Field, Localizer
 
+Read: TypeAlias = tuple[FieldJob, "Picture | BloodcellsError"]
+
 BOX_CHOICES = ("auto", "xml", "find", "classical", "whole")
 STAGES = ("read", "localize", "crop", "classify")
+GROUP, GROUP_BYTES = 8, 16_000_000
+"""Images that are localized together, at most so many and so large."""
 READ_AHEAD = 4
 """Images that wait, read, per reading thread."""
 FINE_ENOUGH = 0.8
@@ -151,9 +155,9 @@ class FieldCounter:
 
     def count(self, jobs: Sequence[FieldJob]) -> list[FieldRecord]:
         """Count the images of ``jobs``: one record each, in their order, whatever happens to an image."""
-        if any(self._finds(job) for job in jobs):
+        if any(self._finds(job) for job in jobs):  # with boxes given too, unless their scale is
             _ = self.localizer  # one that cannot be loaded ends the run, not each image
-        located = [self._locate(job, image) for job, image in self._read_ahead(jobs)]
+        located = [item for group in _groups(self._read_ahead(jobs)) for item in self._locate_group(group)]
         cells = iter(self._classify(located))
         records = [replace(item.record, cells=tuple(next(cells) for _ in range(len(item.boxes)))) for item in located]
         self.times.images += len(records)
@@ -194,18 +198,35 @@ class FieldCounter:
             image = future.result()
         yield job, image
 
-    def _locate(self, job: FieldJob, picture: Picture | BloodcellsError) -> Located:
+    def _locate_group(self, group: Sequence[Read]) -> list[Located]:
+        """Localize and crop a few images, the first looks of those whose cells must be found together."""
+        ahead: dict[int, Field] = {}
+        many = getattr(self._localizer, "find_many", None) if len(group) > 1 else None
+        for reduce in (1, 2):
+            alike = {
+                i: picture.pixels
+                for i, (job, picture) in enumerate(group)
+                if isinstance(picture, Picture) and picture.reduce == reduce and job.boxes is None and self._finds(job)
+            }
+            if many is not None and alike:
+                scale = self.setup.um_per_pixel
+                with self.times.stage("localize"), suppress(Exception):  # then one by one, each with its own error
+                    fields = many(list(alike.values()), um_per_pixel=None if scale is None else scale * reduce)
+                    ahead.update(zip(alike, fields, strict=True))
+        return [self._locate(job, picture, ahead.get(i)) for i, (job, picture) in enumerate(group)]
+
+    def _locate(self, job: FieldJob, picture: Picture | BloodcellsError, found: Field | None) -> Located:
         if isinstance(picture, BloodcellsError):
             return failed(job, picture)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", DataWarning)
             try:
-                boxes, labels, field, crops = self._cells(job, picture)
+                boxes, labels, field, crops = self._cells(job, picture, found)
                 if picture.reduce > 1 and not self._fine_enough(picture, field):
                     with self.times.stage("read"):
                         picture = picture.whole()
-                    boxes, labels, field, crops = self._cells(job, picture)
+                    boxes, labels, field, crops = self._cells(job, picture, None)
             except BloodcellsError as error:
                 return failed(job, error)
             except Exception as error:  # one image must not take the others with it, whatever it holds
@@ -224,10 +245,12 @@ class FieldCounter:
         )
         return Located(record, boxes, labels, crops)
 
-    def _cells(self, job: FieldJob, picture: Picture) -> tuple[Boxes, tuple[str | None, ...], Field, Tensor | None]:
+    def _cells(
+        self, job: FieldJob, picture: Picture, found: Field | None
+    ) -> tuple[Boxes, tuple[str | None, ...], Field, Tensor | None]:
         """Boxes to classify, what the data set calls them, the field they lie in, and their crops."""
         with self.times.stage("localize"):
-            boxes, field = self._boxes(job, picture)
+            boxes, field = self._boxes(job, picture, found)
             labels = match_labels(boxes, job.labels)
         with self.times.stage("crop"):
             crops = self._crop(picture, boxes, field.um_per_pixel)
@@ -240,8 +263,8 @@ class FieldCounter:
             return False
         return field.um_per_pixel * picture.reduce <= FINE_ENOUGH * spec.side_um / spec.size
 
-    def _boxes(self, job: FieldJob, picture: Picture) -> tuple[Boxes, Field]:
-        """Boxes to classify, in pixels of the whole picture, and the field they lie in."""
+    def _boxes(self, job: FieldJob, picture: Picture, found: Field | None) -> tuple[Boxes, Field]:
+        """Boxes to classify, in pixels of the whole picture, and the field they lie in; ``found`` is taken as it is."""
         from napari_bloodcells.core.localize import Field
 
         scale = self.setup.um_per_pixel
@@ -249,22 +272,24 @@ class FieldCounter:
             given = Field.of((picture.height, picture.width), job.boxes, um_per_pixel=scale)
             return job.boxes, given if scale is not None else self._find(picture)
         if self.setup.boxes == "whole":
-            return whole_field(picture, scale)
+            return whole_field(picture, scale, self.model.info.crop.scale)
         if job.annotation is not None and self.setup.boxes in ("auto", "xml"):
             return self._annotated(job.annotation, picture)
         if self.setup.boxes == "xml":
             raise AnnotationError(f"{job.image}: has no XML; take --boxes auto to have its cells found.")
-        field = self._find(picture)
+        field = self._find(picture) if found is None else enlarged(found, picture)
         return field.wbc.take(reading_order(field.wbc.xyxy)), field
 
     def _find(self, picture: Picture) -> Field:
         """What the localizer finds, in pixels of the whole picture."""
         scale = self.setup.um_per_pixel
         field = self.localizer.find(picture.pixels, um_per_pixel=None if scale is None else scale * picture.reduce)
-        return field if picture.reduce == 1 else enlarged(field, picture)
+        return enlarged(field, picture)
 
     def _finds(self, job: FieldJob) -> bool:
         """Whether the cells of an image have to be found."""
+        if job.boxes is not None:
+            return self.setup.um_per_pixel is None
         if self.setup.boxes in ("auto", "xml") and job.annotation is not None:
             return False
         return self.setup.boxes not in ("xml", "whole")
@@ -321,22 +346,38 @@ class FieldCounter:
         ]
 
 
+def _groups(read: Iterable[Read]) -> Iterator[list[Read]]:
+    """Few images at a time: ``GROUP`` of them, or fewer large ones, so that their pixels never add up."""
+    group: list[Read] = []
+    pixels = 0
+    for item in read:
+        group.append(item)
+        pixels += item[1].pixels.size if isinstance(item[1], Picture) else 0
+        if len(group) == GROUP or pixels > GROUP_BYTES:
+            yield group
+            group, pixels = [], 0
+    if group:
+        yield group
+
+
 def failed(job: FieldJob, error: BloodcellsError) -> Located:
     """An image that could not be counted, with the error in words."""
     return Located(FieldRecord(job.image, status=str(error)), Boxes(), (), None)
 
 
-def whole_field(picture: Picture, um_per_pixel: float | None = None) -> tuple[Boxes, Field]:
-    """A picture taken as one cell: the box of the cell in its middle, as training takes it."""
-    from napari_bloodcells.core.central import central_box
+def whole_field(picture: Picture, um_per_pixel: float | None = None, scale: str = "um") -> tuple[Boxes, Field]:
+    """A picture taken as one cell, boxed as training does for crops of that ``scale`` (``CropSpec``)."""
+    from napari_bloodcells.core.central import box_of_image
     from napari_bloodcells.core.localize import Field
 
-    box = Boxes(central_box(picture.pixels)[None] * picture.reduce, ("WBC",), source="whole")
+    box = Boxes(box_of_image(picture.pixels, scale)[None] * picture.reduce, ("WBC",), source="whole")
     return box, Field.of((picture.height, picture.width), box, um_per_pixel=um_per_pixel)
 
 
 def enlarged(field: Field, picture: Picture) -> Field:
     """What was found on a reduced picture, in pixels of the whole one."""
+    if picture.reduce == 1:
+        return field
     limit = np.array([picture.width, picture.height] * 2, np.float32)
 
     def scaled(boxes: Boxes) -> Boxes:

@@ -150,8 +150,20 @@ def _start_worker(queue: Any) -> None:
     import torch
 
     torch.set_num_threads(1)
+    _keep_memory()
     _end_with(multiprocessing.parent_process())
     _setup = queue.get()
+
+
+def _keep_memory() -> None:
+    """Have glibc keep freed memory up to 64 MB: every picture would else be asked of the system page by page."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            import ctypes
+
+            libc = ctypes.CDLL(None)
+            libc.mallopt(-3, 64 * 2**20)  # M_MMAP_THRESHOLD
+            libc.mallopt(-1, 64 * 2**20)  # M_TRIM_THRESHOLD
 
 
 def _end_with(parent: Any) -> None:
