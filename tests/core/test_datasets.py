@@ -100,6 +100,16 @@ def test_class_folders_with_parts_and_a_finer_type(tmp_path: Path) -> None:
     assert [s.label for s in load_dataset(tmp_path, "wbc4").samples] == ["neutrophil", "monocyte", "neutrophil"]
 
 
+def test_one_picture_under_two_names_is_not_sure(tmp_path: Path) -> None:
+    for name in ("eosinophil/EO_225902.jpg", "neutrophil/BNE_191112.jpg", "neutrophil/SNE_1.jpg"):
+        picture(tmp_path / name)
+    assert [(s.image.stem, s.sure) for s in load_dataset(tmp_path).samples] == [
+        ("EO_225902", False),
+        ("BNE_191112", False),
+        ("SNE_1", True),
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -119,6 +129,16 @@ def test_tables_of_files_and_classes(tmp_path: Path, name: str, text: str) -> No
     assert dataset.reader == "table"
     found = [(s.image.relative_to(tmp_path).as_posix(), s.label) for s in dataset.samples]
     assert found == [("images/001.png", "neutrophil"), ("images/002.png", "lymphocyte"), ("images/004.png", "basophil")]
+
+
+def test_masks_beside_the_images_are_not_taken_for_them(tmp_path: Path) -> None:
+    """The layout of segmentation_WBC as its authors give it: 001.bmp is the cell, 001.png its mask."""
+    for number in (1, 2):
+        picture(tmp_path / f"00{number}.bmp")
+        picture(tmp_path / f"00{number}.png")
+    (tmp_path / "Class Labels.csv").write_text("image ID,class label\n1,4\n2,5\n")
+    found = [(s.image.name, s.label) for s in load_dataset(tmp_path).samples]
+    assert found == [("001.bmp", "eosinophil"), ("002.bmp", "basophil")]
 
 
 def yolo(root: Path, name: str, text: str) -> Path:

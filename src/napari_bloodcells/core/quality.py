@@ -22,7 +22,7 @@ LOWEST_SHARPNESS_UNSCALED = 0.055
 DARKEST_GROUND = 90.0
 MOST_BURNT = 0.2
 LEAST_COLOR = 0.015
-LEAST_CONTRAST = 20.0
+LEAST_CONTRAST = 0.1
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,12 @@ def check_quality(image: NDArray[np.uint8], um_per_pixel: float | None = None) -
     burnt = float((image.min(axis=2) >= 254).mean())
     color = _color(small)
     problems = []
-    if contrast < LEAST_CONTRAST or color < LEAST_COLOR:
+    burnt_out = burnt > MOST_BURNT  # where all is white to the limit, colors say nothing
+    if contrast < LEAST_CONTRAST * max(ground, 1.0) or (color < LEAST_COLOR and not burnt_out):
         problems.append("not a stained smear")
     elif sharpness < limit:
         problems.append("out of focus")
-    if burnt > MOST_BURNT:
+    if burnt_out:
         problems.append("over-exposed")
     if ground < DARKEST_GROUND:
         problems.append("dark")

@@ -75,13 +75,22 @@ class ImageIndex:
             text = stem
         parts = text.casefold().split("/")
         for start in range(len(parts)):  # a path may begin above the data set's folder
-            found = self._by_name.get("/".join(parts[start:]), [])
+            found = _photographs(self._by_name.get("/".join(parts[start:]), []))
             if len(found) == 1:
                 return found[0]
         if text.isdecimal() and len(text) < 18:
-            found = self._by_name.get(f"#{int(text)}", [])
+            found = _photographs(self._by_name.get(f"#{int(text)}", []))
             return found[0] if len(found) == 1 else None
         return None
+
+
+def _photographs(found: list[Path]) -> list[Path]:
+    """Of ``001.bmp`` and ``001.png`` in one folder the first: segmentation_WBC keeps its masks beside its images."""
+    if len(found) == 2 and found[0].parent == found[1].parent:
+        photographs = [path for path in found if path.suffix.casefold() == ".bmp"]
+        masks = [path for path in found if path.suffix.casefold() == ".png"]
+        return photographs if photographs and masks else found
+    return found
 
 
 def _csv_rows(text: str, name: str) -> list[dict[str, str]]:

@@ -7,6 +7,8 @@ Folders ``TRAIN``, ``TEST`` and the like above them are the publisher's split.  
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from dataclasses import replace
 
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.datasets.base import DataSet, Sample
@@ -47,4 +49,13 @@ def read(folder: Folder) -> DataSet | None:
         )
     for name in sorted(set(by_folder) - set(known)):
         folder.problems.append(f"{name}: folder is named after no known class; its {by_folder[name]} images keep it.")
+    samples = _doubt_contradictions(samples)
     return DataSet(folder.name, folder.root, tuple(samples), "tree", (), tuple(folder.problems))
+
+
+def _doubt_contradictions(samples: list[Sample]) -> list[Sample]:
+    """PBC holds one picture twice, as band neutrophil and as eosinophil: neither is sure."""
+    labels: dict[str, set[str | None]] = defaultdict(set)
+    for sample in samples:
+        labels[sample.group].add(sample.label)
+    return [replace(s, sure=not (s.group.startswith("pbc:") and len(labels[s.group]) > 1)) for s in samples]
