@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from PIL import Image
 
 from napari_bloodcells.core.bundle import load_model
 from napari_bloodcells.core.classes import load_scheme
-from napari_bloodcells.core.crops import cut_crops
+from napari_bloodcells.core.count import count
+from napari_bloodcells.core.crops import CropSpec, cut_crops
 from napari_bloodcells.core.datasets import DataSet, Sample
 from napari_bloodcells.core.errors import DataSetError, OutputError, UsageError
 from napari_bloodcells.core.evaluate import evaluate, match_box
@@ -73,6 +75,22 @@ def test_the_probabilities_are_those_of_a_count(
     crops = cut_crops(read_image(field[0]), np.array(field[1], np.float32), model.info.crop)
     assert np.array_equal(found.probabilities, model.predict(crops).probabilities)
     assert found.images == ("field.png",) * 4
+
+
+@pytest.mark.parametrize("scale", ["image", "box", "um"])
+def test_a_whole_image_is_cut_alike_in_evaluation_and_count(model: Model, tmp_path: Path, scale: Any) -> None:
+    """The networks that read whole images get the whole image, the others the cell in its middle, in both."""
+    image = np.full((90, 120, 3), 240, np.uint8)
+    image[30:70, 40:85] = (90, 50, 140)
+    image[:, :15] = (60, 160, 90)
+    Image.fromarray(image).save(tmp_path / "cell.png")
+    reads = Model(model.info.model_copy(update={"crop": CropSpec(scale=scale)}), model.module, None, "cpu")
+    data = DataSet("one", tmp_path, (Sample(tmp_path / "cell.png", None, "neutrophil", "g", "one"),), "tree")
+    evaluated = evaluate(reads, data).probabilities[0]
+    counted = count([tmp_path / "cell.png"], model=reads, boxes="whole").cells.iloc[0]
+    assert [counted[f"p_{name}"] for name in model.info.class_names] == pytest.approx(evaluated, abs=1e-4)
+    whole = [counted[side] for side in ("x_min", "y_min", "x_max", "y_max")] == [0, 0, 120, 90]
+    assert whole == (scale == "image")
 
 
 def test_what_is_left_out_is_said(model: Model, field: tuple[Path, list[tuple[float, float, float, float]]]) -> None:

@@ -62,6 +62,20 @@ def central_box(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.minimum(box, [width, height, width, height]).astype(np.float32)
 
 
+def box_of_image(image: NDArray[np.uint8], scale: str) -> NDArray[np.float32]:
+    """The box of an image taken as one cell, for a model whose crops have the ``scale`` of ``CropSpec``.
+
+    The cell in its middle (``central_box``); the whole image for ``"image"``, the networks that read whole images.
+    Training, evaluation and ``count --boxes whole`` all take it from here.
+
+    >>> box_of_image(np.full((30, 40, 3), 240, np.uint8), "image").tolist()
+    [0.0, 0.0, 40.0, 30.0]
+    """
+    if scale == "image":
+        return np.array([0, 0, image.shape[1], image.shape[0]], np.float32)
+    return central_box(image)
+
+
 def _nearest_to_center(stained: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
     """The stained parts of one cell: the largest near the center, with its lobes close by."""
     joined, n = ndimage.label(ndimage.binary_dilation(stained, iterations=2))

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_bloodcells.core.central import central_box
+from napari_bloodcells.core.central import box_of_image
 from napari_bloodcells.core.crops import WBC_BOX_UM, CropSpec, cut_crops
 from napari_bloodcells.core.images import read_image
 from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
@@ -152,22 +152,13 @@ def _cut_one(cells: Sequence[tuple[int, Sample]], spec: CropSpec) -> tuple[Tenso
     image = read_image(cells[0][1].image)
     cut, sides = [], []
     for _, sample in cells:
-        box = _box_of(sample, image, spec)
+        box = box_of_image(image, spec.scale) if sample.box is None else np.asarray(sample.box, np.float32)
         scale = sample_scale(sample, image)
         longest = float(max(box[2] - box[0], box[3] - box[1]))
         um = longest * scale if scale is not None else WBC_BOX_UM
         cut.append(cut_crops(image, box[None], spec, scale))
         sides.append(um * spec.size / spec.side_um if spec.scale == "um" else spec.size / spec.context)
     return torch.cat(cut), torch.tensor(sides, dtype=torch.float32)
-
-
-def _box_of(sample: Sample, image: NDArray[np.uint8], spec: CropSpec) -> NDArray[np.float32]:
-    """The cell's box; of a whole image the cell in its middle, or all of it for networks that read whole images."""
-    if sample.box is not None:
-        return np.asarray(sample.box, np.float32)
-    if spec.scale == "image":
-        return np.array([0, 0, image.shape[1], image.shape[0]], np.float32)
-    return central_box(image)
 
 
 def _cache_folder() -> Path:
