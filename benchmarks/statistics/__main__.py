@@ -175,7 +175,13 @@ def main(arguments: list[str] | None = None) -> int:
             "test": test.tolist(),
             "own": None if own is None else own.tolist(),
         }
-        result = {"model": args.model, "classes": classes, **matrices, "lines": [asdict(line) for line in lines]}
+        result = {
+            "model": args.model,
+            "data": args.data,
+            "classes": classes,
+            **matrices,
+            "lines": [asdict(line) for line in lines],
+        }
         (args.output / "coverage.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
         (args.output / "coverage.md").write_text(markdown(lines), "utf-8")
     return 0
