@@ -91,7 +91,8 @@ class CellLayer:
         if self.series:
             for axis in range(len(world) - 2):
                 self.viewer.dims.set_point(axis, world[axis])
-        self.viewer.camera.center = (0.0, *world[-2:])
+        camera = self.viewer.scene.camera if hasattr(self.viewer, "scene") else self.viewer.camera  # napari 0.9, before
+        camera.center = (0.0, *world[-2:])
 
     def check_features(self) -> None:
         """Take up classes that a table wrote into the features without an event; put everything else back."""
@@ -331,7 +332,7 @@ def cell_layer_data(review: Review, name: str, series: bool, image: Image | None
         "shape_type": "rectangle",
         "edge_width": edge_width(cells),
         "face_color": "transparent",
-        "edge_color": [rgba(class_color(review.scheme, c.name)) for c in cells] or "#7F7F7F",
+        "edge_color": [rgba(class_color(review.scheme, c.name)) for c in cells] or "#999999",
         "features": features_frame(review, cells),
         "metadata": {METADATA: {"images": list(review.images), **review.info}},
     }

@@ -6,12 +6,13 @@ gallery show the review of the cell layer that is active.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QSplitter, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QPushButton, QSplitter, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_bloodcells.core.errors import BloodcellsError, Cancelled
@@ -27,6 +28,7 @@ from napari_bloodcells.napari.differential_table import DifferentialTable
 from napari_bloodcells.napari.fields import Fields, fields_of
 from napari_bloodcells.napari.gallery import CROP, Gallery
 from napari_bloodcells.napari.gallery_model import GalleryModel
+from napari_bloodcells.napari.reporting import report_input
 from napari_bloodcells.napari.run_bar import RunBar
 from napari_bloodcells.napari.thumbnails import Thumbnails
 from napari_bloodcells.napari.worker import Task, report_error
@@ -53,6 +55,7 @@ class CountWidget(QWidget):
         self.shelf = ModelShelf()
         self.counting = Task(self)
         self.classifying = Task(self)
+        self.reporting = Task(self)
         self.cells: CellLayer | None = None
         self.gallery: Gallery | None = None
         self.class_bar: ClassBar | None = None
@@ -71,6 +74,8 @@ class CountWidget(QWidget):
         self.counting.failed.connect(self._failed)
         self.classifying.finished.connect(self._classified)
         self.classifying.failed.connect(lambda error: report_error(error, "Naming the drawn cell"))
+        self.reporting.finished.connect(lambda path: self.say(f"The report is in {path}."))
+        self.reporting.failed.connect(lambda error: report_error(error, "Writing the report"))
         self.form.image_chosen.connect(self._on_image)
         self.desk.opened.connect(self.show_cells)
         self.desk.closed.connect(self._on_closed)
@@ -132,7 +137,7 @@ class CountWidget(QWidget):
     def let_go(self) -> None:
         """Stop what runs and let go of the viewer; every review is in its journal."""
         self._timer.stop()
-        for task in (self.counting, self.classifying):
+        for task in (self.counting, self.classifying, self.reporting):
             task.cancel()
         self.form.close_form()
         self.viewer.layers.selection.events.active.disconnect(self._on_active)
@@ -159,8 +164,11 @@ class CountWidget(QWidget):
         undo.clicked.connect(lambda: self.cells and self.cells.review.undo())
         redo.clicked.connect(lambda: self.cells and self.cells.review.redo())
         self.undo, self.redo = undo, redo
+        self.report = QPushButton("Report \u2026")
+        self.report.setToolTip("Write the differential, with every cell and your corrections, as one HTML page.")
+        self.report.clicked.connect(self._ask_report)
         row = QHBoxLayout()
-        for widget in (self._draw, undo, redo, self.wanted):
+        for widget in (self._draw, undo, redo, self.report, self.wanted):
             row.addWidget(widget)
         upper, lower = QWidget(), QWidget()
         above = QVBoxLayout(upper)
@@ -186,6 +194,25 @@ class CountWidget(QWidget):
         layout = QVBoxLayout(self)
         layout.addWidget(splitter)
         self.setMinimumWidth(420)
+
+    def write_report(self, folder: Path) -> None:
+        """Write the report of the review that is shown into a folder (``report.html``), in a thread."""
+        if self.cells is None or self.cells.fields is None:
+            self.say("Count or open some cells first.")
+            return
+        data = report_input(self.cells.review, self.cells.fields)
+
+        def work(_: object) -> Path:
+            from napari_bloodcells.core.report import write_reports
+
+            return write_reports(data, folder)[0]
+
+        self.reporting.start(work, f"Report into {folder}")
+
+    def _ask_report(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Folder for the report")
+        if folder:
+            self.write_report(Path(folder))
 
     def _drop_panels(self) -> None:
         if self.gallery is not None:

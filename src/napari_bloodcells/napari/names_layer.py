@@ -37,6 +37,7 @@ class CellNames:
         self.uncertain_below = uncertain_below
         self.points: Points | None = None
         self._shown: tuple[Any, ...] | None = None
+        self._on_layer = False
 
     def close(self) -> None:
         """Take the names away."""
@@ -54,8 +55,9 @@ class CellNames:
             texts = {cell.id: self.text(cell) for cell in chosen}
             self._on_shapes([texts.get(cell_id, "") for cell_id in ids])
         else:
-            if len(self.layer.text.values) and any(map(str, self.layer.text.values)):
+            if self._on_layer:
                 self.layer.text = None
+                self._on_layer = False
             self._on_points(chosen)
 
     def text(self, cell: Cell) -> str:
@@ -79,6 +81,7 @@ class CellNames:
     def _on_shapes(self, texts: list[str]) -> None:
         if not texts:
             return
+        self._on_layer = True
         self.layer.text = {
             "string": texts,
             "size": SIZE,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from napari_bloodcells.core.classes import NOT_A_WBC, UNIDENTIFIED, ClassScheme
 
-UNIDENTIFIED_COLOR = "#7F7F7F"
+UNIDENTIFIED_COLOR = "#999999"
 NOT_A_WBC_COLOR = "#404040"
-BYSTANDER_COLOR = "#B4B4B4"
+BYSTANDER_COLOR = "#C8C8C8"
 
 
 def class_color(scheme: ClassScheme, name: str) -> str:
@@ -18,7 +18,7 @@ def class_color(scheme: ClassScheme, name: str) -> str:
 
     >>> from napari_bloodcells.core.classes import load_scheme
     >>> class_color(load_scheme("wbc5"), "neutrophil"), class_color(load_scheme("wbc5"), "RBC")
-    ('#E69F00', '#B4B4B4')
+    ('#E69F00', '#C8C8C8')
     """
     apart = {UNIDENTIFIED: UNIDENTIFIED_COLOR, NOT_A_WBC: NOT_A_WBC_COLOR}
     return scheme.colors.get(name) or apart.get(name, BYSTANDER_COLOR)

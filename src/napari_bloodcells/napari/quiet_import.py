@@ -4,12 +4,17 @@
 the garbage collector walks the hundred thousand objects that an import makes.  So the libraries are mapped first
 through the C library's own ``dlopen`` (a foreign call, which lets the lock go), and the collector rests during the
 import.  On two busy cores the longest stop fell from 730 to 110 ms (``benchmarks/napari_stall.py``).
+
+Where OpenGL is done in software (Mesa's llvmpipe: remote desktops, virtual machines, tests), its LLVM and the one in
+``triton`` do not go together in one process: importing triton, which torch does on the first optimizer step, is a
+segmentation fault.  Nothing here needs triton, so it is kept out there.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import importlib.util
 import logging
 import os
@@ -19,24 +24,40 @@ from pathlib import Path
 
 LIBRARIES = ("libc10", "libtorch_cpu", "libtorch_python")
 _LOG = logging.getLogger(__name__)
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
-def load_torch() -> None:
-    """Import torch and torchvision, letting other threads run; at once where they are loaded already."""
+def load_torch(for_training: bool = False) -> None:
+    """Import torch, letting other threads run; at once where it is loaded already.
+
+    With ``for_training`` also torchvision, which only training needs.
+    """
     with _lock:
-        if "torch" in sys.modules and "torchvision" in sys.modules:
+        if "torch" in sys.modules and (not for_training or "torchvision" in sys.modules):
             return
+        _keep_triton_out()
         _map_libraries()
         enabled = gc.isenabled()
         gc.disable()
         try:
-            import torch  # noqa: F401 (loaded for those who come after)
-            import torchvision  # noqa: F401
+            importlib.import_module("torch")
+            if for_training:
+                importlib.import_module("torchvision")
         finally:
             gc.freeze()  # what was imported stays for good: no later collection need walk it
             if enabled:
                 gc.enable()
+
+
+def _keep_triton_out() -> None:
+    if sys.platform != "linux" or "triton" in sys.modules:
+        return
+    try:
+        mapped = Path("/proc/self/maps").read_text("ascii", errors="replace")
+    except OSError:
+        return
+    if "libLLVM" in mapped or "libgallium" in mapped:
+        sys.modules["triton"] = None  # type: ignore[assignment]  # ``import triton`` is an ImportError from now on
 
 
 def _map_libraries() -> None:
@@ -53,4 +74,4 @@ def _map_libraries() -> None:
     for name in LIBRARIES:
         path = Path(found.origin).parent / "lib" / f"{name}{suffix}"
         if path.is_file():
-            dlopen(os.fsencode(path), os.RTLD_NOW | os.RTLD_GLOBAL)
+            dlopen(os.fsencode(path), os.RTLD_NOW | os.RTLD_LOCAL)

@@ -58,4 +58,6 @@ class RunBar(QWidget):
         self.bar.setRange(0, standing.total or 1)
         self.bar.setValue(standing.done if standing.total else 0)
         figures = ", ".join(f"{name} {value:.3g}" for name, value in standing.values.items())
-        self.bar.setFormat(" ".join(filter(None, [standing.task, "%v of %m" if standing.total else f"{standing.done}", figures])))
+        self.bar.setFormat(
+            " ".join(filter(None, [standing.task, "%v of %m" if standing.total else f"{standing.done}", figures]))
+        )

@@ -115,7 +115,7 @@ class TrainWidget(QWidget):
         self.curves.clear()
 
         def work(progress: ThreadProgress) -> Any:
-            load_torch()
+            load_torch(for_training=True)
             if method == CALIBRATE:
                 from napari_bloodcells.core.calibrate import calibrate
 

@@ -3,8 +3,8 @@
 The core runs in a ``thread_worker`` of napari and reports through ``ThreadProgress``, which keeps its figures under a
 lock; a timer of the window reads them four times a second.  So however quickly the work reports, the event loop is
 never flooded, and the window is seldom drawn anew (which costs the work a core where OpenGL is done in software; for
-the same reason no bar is animated).  Errors meant for the user are shown as a notification in their own words; any other is too, with its
-traceback in the log.
+the same reason no bar is animated).  Errors meant for the user are shown as a notification in their own words; any
+other is too, with its traceback in the log.
 """
 
 from __future__ import annotations

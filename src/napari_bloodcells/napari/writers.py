@@ -59,14 +59,17 @@ def write_coco_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[s
     """Save a cell layer as COCO JSON."""
     import pandas as pd
 
-    from napari_bloodcells.core.report.coco import write_coco
+    from napari_bloodcells.core.files import write_atomic
+    from napari_bloodcells.core.report.annotations import coco
+    from napari_bloodcells.core.report.inputs import ReportInput
     from napari_bloodcells.napari.tables import scheme_of_frame
 
     table = layer_table(data, attributes)
     sizes = _sizes(table, attributes)
     rows = [(name, "ok", width, height) for name, (height, width) in sizes.items()]
     images = pd.DataFrame(rows, columns=["image", "status", "width", "height"])
-    return [str(write_coco(_free(Path(path)), table, images, scheme_of_frame(table)))]
+    text = coco(ReportInput(table, images, scheme_of_frame(table)))
+    return [str(write_atomic(_free(Path(path)), text.encode(), overwrite=False))]
 
 
 def layer_table(data: Sequence[Any], attributes: dict[str, Any]) -> pd.DataFrame:
