@@ -1,0 +1,71 @@
+"""Calibration: a bundle of its own from a few labeled cells, the old one untouched, the gain told honestly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from napari_bloodcells.core.bundle import load_model
+from napari_bloodcells.core.calibrate import calibrate
+from napari_bloodcells.core.errors import DataSetError, OutputError
+
+CLASSES = ("lymphocyte", "eosinophil")
+
+
+def draw(path: Path, kind: str, rng: np.random.Generator) -> None:
+    """A cell of its kind in colors that no stain has: only calibration can know them."""
+    rows, columns = np.mgrid[:100, :100]
+    distance = np.hypot(rows - 50 + rng.normal(), columns - 50 + rng.normal())
+    image = np.full((100, 100, 3), 235, np.uint8)
+    image[distance < 30] = (60, 150, 60) if kind == "lymphocyte" else (150, 60, 60)
+    image[distance < 18 + rng.normal()] = (40, 40, 120)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+@pytest.fixture
+def labeled(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for kind in CLASSES:
+        for i in range(6):
+            draw(tmp_path / "mine" / kind / f"{kind}_{i}.png", kind, rng)
+    return tmp_path / "mine"
+
+
+def test_the_new_model_knows_the_labeled_cells_and_the_old_one_is_as_it_was(labeled, tmp_path):
+    old = load_model("default", device="cpu")
+    before = {k: v.clone() for k, v in old.module.state_dict().items()}
+    found = calibrate(old, labeled, tmp_path / "new", device="cpu")
+    new = load_model(tmp_path / "new", device="cpu")
+    assert found.after["accuracy"].value >= found.before["accuracy"].value
+    assert found.after["accuracy"].value == 1.0
+    assert new.info.class_names == old.info.class_names
+    assert new.info.name == "wbc5-calibrated"
+    assert new.info.training[-1].counts == {"eosinophil": 6, "lymphocyte": 6}
+    assert all(torch.equal(before[k], v) for k, v in old.module.state_dict().items())
+    assert not torch.equal(new.module.head.weight, old.module.head.weight)
+
+
+def test_a_folder_that_holds_something_is_not_overwritten(labeled, tmp_path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match="not overwritten"):
+        calibrate("default", labeled, tmp_path / "new", device="cpu")
+    assert (tmp_path / "new" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("keep", "says"),
+    [({"lymphocyte": 2, "eosinophil": 2}, "4 labeled cells.*5 or more"), ({"lymphocyte": 6}, "one class only")],
+)
+def test_too_few_cells_are_refused_and_nothing_is_written(labeled, tmp_path, keep, says):
+    for kind in CLASSES:
+        for file in sorted((labeled / kind).iterdir())[keep.get(kind, 0) :]:
+            file.unlink()
+    with pytest.raises(DataSetError, match=says):
+        calibrate("default", labeled, tmp_path / "new", device="cpu")
+    assert not (tmp_path / "new").exists()
