@@ -80,3 +80,9 @@ def test_saerens_finds_the_mixture_of_a_shifted_slide() -> None:
     likelihood = np.exp(-0.5 * ((scores[:, None, :] - 2.5 * np.eye(3)[None]) ** 2).sum(-1))
     flat = likelihood / likelihood.sum(1, keepdims=True)  # posterior under equal shares
     np.testing.assert_allclose(saerens(flat, np.ones(3)), [0.8, 0.15, 0.05], atol=0.03)
+
+
+def test_a_class_that_may_be_absent_has_a_lower_limit_of_zero() -> None:
+    fit = correct([150, 50, 0], RATES * 1000)
+    assert fit.low[2] == 0.0
+    assert fit.high[2] < 0.05
