@@ -35,36 +35,38 @@ def _rows(found: dict[str, Any]) -> list[str]:
     for key, name in (("kaggle", "A. `kaggle` TEST, images"), ("kaggle_originals", "A. the originals of TEST_SIMPLE")):
         if key in found:
             note = f"{found[key]['cells']:,} of {found[key]['groups']} originals"
-            rows.append(_row(name, note, _share(found[key]["accuracy"]), "75.7 %, 80 %", ">= 93 %"))
+            rows.append(_row(name, note, share_text(found[key]["accuracy"]), "75.7 %, 80 %", ">= 93 %"))
     if found["bccd_folds"]:
         folds = found["bccd_folds"]
-        rows.append(_row("B. `bccd`, grouped 5-fold", folds["cells"], _share(folds["accuracy"]), "94.2 %", ">= 97 %"))
+        rows.append(
+            _row("B. `bccd`, grouped 5-fold", folds["cells"], share_text(folds["accuracy"]), "94.2 %", ">= 97 %")
+        )
     pbc = found["pbc8"]
     rows.append(
-        _row("C. `pbc`, 8 classes, test part", pbc["cells"], _share(pbc["accuracy"]), "85.4 to 99.5 %", ">= 99.0 %")
+        _row("C. `pbc`, 8 classes, test part", pbc["cells"], share_text(pbc["accuracy"]), "85.4 to 99.5 %", ">= 99.0 %")
     )
     unseen = found["unseen"]
     if unseen:
         n = sum(u["cells"] for u in unseen.values())
         values = {k: [u[k][0] for u in unseen.values()] for k in ("accuracy", "balanced_accuracy", "ece")}
-        mean = f"mean {_percent(np.mean(values['accuracy']))}, lowest {_percent(min(values['accuracy']))}"
+        mean = f"mean {percent(np.mean(values['accuracy']))}, lowest {percent(min(values['accuracy']))}"
         rows.append(
             _row("D. unseen source, accuracy", n, mean, "6.8, 9.1 %; 84.4 % mean", "mean >= 90 %, each >= 75 %")
         )
-        mean = f"mean {_percent(np.mean(values['balanced_accuracy']))}"
+        mean = f"mean {percent(np.mean(values['balanced_accuracy']))}"
         rows.append(_row("D. unseen source, balanced", n, mean, "", ">= 85 %"))
     known = found["known"]["pbc"]
-    rows.append(_row("F. ECE, `pbc` test part (`wbc5`)", known["cells"], _share(known["ece"]), "0.5 %", "<= 2 %"))
+    rows.append(_row("F. ECE, `pbc` test part (`wbc5`)", known["cells"], share_text(known["ece"]), "0.5 %", "<= 2 %"))
     if unseen:
-        rows.append(_row("F. ECE, unseen source", n, f"mean {_percent(np.mean(values['ece']))}", "", "<= 8 %"))
+        rows.append(_row("F. ECE, unseen source", n, f"mean {percent(np.mean(values['ece']))}", "", "<= 8 %"))
         sure = np.mean([u["confident_90"] for u in unseen.values()])
-        rows.append(_row("F. most confident 90 %, unseen", n, f"mean {_percent(sure)}", "", ">= 95 %"))
+        rows.append(_row("F. most confident 90 %, unseen", n, f"mean {percent(sure)}", "", ">= 95 %"))
         for cells, target in (("20", "half of the gap to 92 %"), ("100", ">= 92 % on each")):
             done = [u["calibrated"][cells] for u in unseen.values() if u["calibrated"][cells]["draws"]]
             text = "not enough cells"
             if done:
                 before, after = np.mean([d["before"] for d in done]), [d["after"] for d in done]
-                text = f"mean {_percent(before)} -> {_percent(np.mean(after))}, lowest {_percent(min(after))}"
+                text = f"mean {percent(before)} -> {percent(np.mean(after))}, lowest {percent(min(after))}"
             rows.append(_row(f"H. `calibrate` with {cells} cells", len(done), text, "> 80 % with 100", target))
     return rows
 
@@ -78,9 +80,9 @@ def _unseen(unseen: dict[str, Any]) -> list[str]:
         steps = []
         for n in ("20", "100"):
             c = u["calibrated"][n]
-            steps.append(f"{_percent(c['before'])} -> {_percent(c['after'])}" if c["draws"] else "too few cells")
-        figures = [_share(u["accuracy"]), _share(u["balanced_accuracy"]), _percent(u["ece"][0])]
-        more = [_percent(u["confident_90"]), _percent(u["identified"])]
+            steps.append(f"{percent(c['before'])} -> {percent(c['after'])}" if c["draws"] else "too few cells")
+        figures = [share_text(u["accuracy"]), share_text(u["balanced_accuracy"]), percent(u["ece"][0])]
+        more = [percent(u["confident_90"]), percent(u["identified"])]
         lines.append("| " + " | ".join([f"`{source}`", str(u["cells"]), *figures, *more, *steps]) + " |")
     return lines
 
@@ -89,10 +91,10 @@ def _known(known: dict[str, Any]) -> list[str]:
     lines = ["| source | cells | accuracy | balanced | ECE | identified |", "|---|---|---|---|---|---|"]
     for source, k in known.items():
         figures = [
-            _share(k["accuracy"]),
-            _share(k["balanced_accuracy"]),
-            _percent(k["ece"][0]),
-            _percent(k["identified"]),
+            share_text(k["accuracy"]),
+            share_text(k["balanced_accuracy"]),
+            percent(k["ece"][0]),
+            percent(k["identified"]),
         ]
         lines.append("| " + " | ".join([f"`{source}`", str(k["cells"]), *figures]) + " |")
     return lines
@@ -115,10 +117,12 @@ def _row(*cells: object) -> str:
     return "| " + " | ".join([letter, text, *rest]) + " |"
 
 
-def _share(figure: Sequence[float]) -> str:
+def share_text(figure: Sequence[float]) -> str:
+    """A share with its interval: ``92.0 % (88.1-94.9)``."""
     value, low, high = figure
     return f"{100 * value:.1f} % ({100 * low:.1f}-{100 * high:.1f})"
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A share as percent with one decimal."""
     return f"{100 * float(value):.1f} %"

@@ -27,6 +27,11 @@ def draw(path: Path, kind: str, rng: np.random.Generator) -> None:
     Image.fromarray(image).save(path)
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLOODCELLS_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def labeled(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
