@@ -20,7 +20,7 @@ from napari_bloodcells.core.errors import UsageError
 RED_CELL_UM = 7.5
 """Diameter of a human red cell on a dried, stained smear, in um (6.7 to 7.7 in the textbooks)."""
 
-NAMES = ("default", "classical")
+NAMES = ("default", "find", "classical")
 
 
 def found(xyxy: NDArray[np.float32] | None = None, label: str = "WBC", scores: object = ()) -> Boxes:
@@ -90,12 +90,12 @@ def check_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def load_localizer(name: str | Path = "default", device: str = "cpu", threshold: float | None = None) -> Localizer:
-    """The localizer called ``name``: ``default`` (learned), ``classical``, or the folder of one trained by a user.
+    """The localizer called ``name``: ``default`` (learned; also ``find``), ``classical``, or the folder of your own.
 
     Parameters
     ----------
     name
-        ``default``, ``classical``, or a folder that ``bloodcells-batch train --task find`` wrote.
+        ``default`` or ``find``, ``classical``, or a folder that ``bloodcells-batch train --task find`` wrote.
     device
         Where the network runs (``cpu``, ``cuda``, ``mps``); the classical one always runs on the CPU.
     threshold
@@ -120,7 +120,7 @@ def load_localizer(name: str | Path = "default", device: str = "cpu", threshold:
         from napari_bloodcells.core.localize.classical import ClassicalLocalizer
 
         return ClassicalLocalizer()
-    if str(name) != "default" and not Path(name).is_dir():
+    if str(name) not in NAMES and not Path(name).is_dir():
         raise UsageError(
             f"No localizer is called {name}; take one of {', '.join(NAMES)}, or a folder of a trained one."
         )

@@ -62,13 +62,14 @@ def collect(folders: Iterable[Path | str]) -> list[TruthField]:
     """
     found: list[TruthField] = []
     for folder in map(Path, folders):
-        found.extend(_read(folder))
+        found.extend(read_parts(folder))
     if not any("WBC" in item.truth.boxes.labels for item in found):
         raise DataSetError("No folder holds a boxed white cell to learn from.")
     return found
 
 
-def _read(folder: Path) -> list[TruthField]:
+def read_parts(folder: Path) -> list[TruthField]:
+    """The photographs of one folder, each with its part; see ``collect``."""
     remarks = read_remarks(folder.name)
     try:
         dataset = load_dataset(folder)

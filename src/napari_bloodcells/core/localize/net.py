@@ -65,7 +65,7 @@ class Residual(nn.Module):
         self.strength = nn.Parameter(torch.full((1, channels, 1, 1), 0.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.strength * F.relu(self.conv(x))
+        return torch.addcmul(x, self.strength, F.relu_(self.conv(x)))
 
 
 class CellNet(nn.Module):
@@ -119,13 +119,13 @@ class CellNet(nn.Module):
             right and bottom of the box.
         """
         x = F.pixel_unshuffle(x, 2)
-        x = F.relu(self.down4(F.relu(self.stem(x))))
+        x = F.relu_(self.down4(F.relu_(self.stem(x))))
         at4 = self.stage4(x)
-        at8 = self.stage8(F.relu(self.down8(at4)))
-        at16 = self.stage16(F.relu(self.down16(at8)))
-        at8 = F.relu(self.merge8(at8 + F.interpolate(self.lift16(at16), scale_factor=2.0)))
-        at4 = F.relu(self.side4(at4) + F.interpolate(self.lift8(at8), scale_factor=2.0))
-        maps = self.output(F.relu(self.merge4(at4)))
+        at8 = self.stage8(F.relu_(self.down8(at4)))
+        at16 = self.stage16(F.relu_(self.down16(at8)))
+        at8 = F.relu_(self.merge8(at8 + F.interpolate(self.lift16(at16), scale_factor=2.0)))
+        at4 = F.relu_(self.side4(at4) + F.interpolate(self.lift8(at8), scale_factor=2.0))
+        maps = self.output(F.relu_(self.merge4(at4)))
         return maps[:, : len(CLASSES)], maps[:, len(CLASSES) :]
 
 

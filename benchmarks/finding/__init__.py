@@ -1,0 +1,1 @@
+"""How well cells are found: ``python -m benchmarks.finding DATA`` writes the one table of ``docs/finding.md``."""

@@ -1,0 +1,152 @@
+"""The table of ``docs/finding.md``: one command measures all rows, learned and classical side by side.
+
+    python -m benchmarks.finding DATA [--left-out scratch/finding/left-out] [-o docs/finding] [-n 100]
+
+Writes ``OUT-table.md`` and ``OUT-table.json``.  Rows of unseen sources need the localizers of
+``benchmarks.finding.left_out``; without them they are named as not measured.  Intervals are 95 %, bootstrap over
+fields.  ``-n`` bounds the fields of one row (0: all).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.finding.false_alarms import drawn_alarms, sickle_alarms
+from benchmarks.finding.left_out import LEFT_OUT
+from benchmarks.finding.measure import Candidate, Measured, classical, evenly, learned, measure
+from napari_bloodcells.core.localize.collect import TruthField, collect
+from napari_bloodcells.core.localize.score import FieldScore, average_precision, bootstrap, precision, recall
+
+ZOOMS = (0.4, 0.63, 1.6, 2.5)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of the table; ``n`` fields, ``cells`` true cells in them."""
+
+    test: str
+    method: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    n: int
+    cells: int
+
+
+def figure(
+    test: str, method: str, name: str, fields: Sequence[FieldScore], of: Callable[[Sequence[FieldScore]], float]
+) -> Row:
+    """A row with its interval."""
+    low, high = bootstrap(fields, of, 400)
+    return Row(test, method, name, of(fields), low, high, len(fields), sum(f.wanted for f in fields))
+
+
+def rows_of(test: str, method: str, result: Measured, cell: str = "WBC") -> list[Row]:
+    """Recall and precision at the localizer's threshold; AP50 and AP75 over all boxes."""
+    sure, every = result.sure[cell], result.every[cell]
+    return [
+        figure(test, method, f"{cell} recall", sure, recall),
+        figure(test, method, f"{cell} precision", sure, precision),
+        figure(test, method, f"{cell} AP50", every, average_precision),
+        figure(test, method, f"{cell} AP75", every, lambda fields: average_precision(fields, 1)),
+    ]
+
+
+def count_error(test: str, result: Measured, cell: str) -> list[Row]:
+    """How far the number found lies from the true one: mean of the fields, as a share of the mean number."""
+    pairs = np.array(result.counts[cell], float)
+    off, rng = np.abs(pairs[:, 0] - pairs[:, 1]), np.random.default_rng(0)
+    picks = rng.integers(len(pairs), size=(1000, len(pairs)))
+    values = off[picks].mean(1) / pairs[picks, 1].mean(1)
+    low, high = np.percentile(values, [2.5, 97.5])
+    name = f"{cell} count, mean error"
+    return [Row(test, "learned", name, off.mean() / pairs[:, 1].mean(), low, high, len(pairs), int(pairs[:, 1].sum()))]
+
+
+def speed(candidate: Candidate, items: Sequence[TruthField]) -> Row:
+    """Milliseconds for a 640x480 field, best of three rounds on one thread."""
+    rounds = [measure(candidate, items).seconds for _ in range(3)]
+    ms = 1000 * np.min(rounds, axis=0)
+    low, high = np.percentile(ms, [2.5, 97.5])
+    return Row("640x480 field, one core", candidate.name, "ms", float(np.median(ms)), low, high, len(ms), 0)
+
+
+def all_rows(data: Path, left_out: Path, n: int) -> list[Row]:
+    """Every row of the table, printed as it comes."""
+    rows: list[Row] = []
+
+    def add(more: Sequence[Row]) -> None:
+        rows.extend(more)
+        for row in more:
+            print(line(row), flush=True)
+
+    shipped, old = learned(), classical()
+    bccd = [item for item in collect([data / "bccd"]) if item.part == "test"]
+    inside = measure(shipped, bccd)
+    add(rows_of("bccd test", "learned", inside))
+    add(rows_of("bccd test", "classical", measure(old, bccd)))
+    add([figure("bccd test", "learned", f"{c} AP50", inside.every[c], average_precision) for c in ("RBC", "Platelets")])
+    add(count_error("bccd test", inside, "RBC") + count_error("bccd test", inside, "Platelets"))
+    for source in LEFT_OUT:
+        items = evenly(collect([data / source]), n) if n else collect([data / source])
+        add(rows_of(f"{source} (unseen)", "classical", measure(old, items)))
+        if not (left_out / source / "localizer.json").exists():
+            print(f"{source}: no localizer without it in {left_out}; row not measured", flush=True)
+            continue
+        unseen = learned(left_out / source)
+        result = measure(unseen, items)
+        add(rows_of(f"{source} (unseen)", "learned", result))
+        if result.every["RBC"]:
+            add([figure(f"{source} (unseen)", "learned", "RBC AP50", result.every["RBC"], average_precision)])
+        some = evenly(items, 40)
+        for zoom in (1.0, *ZOOMS):
+            scores = measure(unseen, some, zoom).sure["WBC"]
+            add([figure(f"{source} (unseen) x {zoom:g}", "learned", "WBC recall", scores, recall)])
+    for zoom in ZOOMS:
+        scores = measure(shipped, bccd, zoom).sure["WBC"]
+        add([figure(f"bccd test x {zoom:g}", "learned", "WBC recall", scores, recall)])
+    ankara = [item for item in collect([data / "ankara"]) if item.part == "val"]
+    kept = measure(shipped, ankara).every["RBC"]
+    add([figure("ankara validation", "learned", "RBC AP50", kept, average_precision)])
+    for candidate in (shipped, old):
+        for test, alarms in (*sickle_alarms(candidate, data / "sickle"), drawn_alarms(candidate)):
+            low, high = np.percentile(np.random.default_rng(0).choice(alarms, (1000, len(alarms))).mean(1), [2.5, 97.5])
+            mean = float(np.mean(alarms))
+            add([Row(test, candidate.name, "false alarms a field", mean, low, high, len(alarms), 0)])
+    add([speed(shipped, bccd), speed(old, bccd)])
+    return rows
+
+
+def line(row: Row) -> str:
+    """One line of Markdown."""
+    number = "{:.1f}" if row.measure == "ms" else "{:.2f}" if "alarms" in row.measure else "{:.3f}"
+    value, low, high = (number.format(v) for v in (row.value, row.low, row.high))
+    return f"| {row.test} | {row.method} | {row.measure} | {value} | {low} to {high} | {row.n} | {row.cells or ''} |"
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--left-out", type=Path, default=Path("scratch/finding/left-out"))
+    parser.add_argument("-o", "--output", default="docs/finding")
+    parser.add_argument("-n", type=int, default=100)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = all_rows(arguments.data, arguments.left_out, arguments.n)
+    head = "| test | method | measure | value | 95 % interval | fields | cells |\n|---|---|---|---|---|---|---|\n"
+    Path(f"{arguments.output}-table.md").write_text(head + "\n".join(map(line, rows)) + "\n", encoding="utf-8")
+    text = json.dumps([asdict(row) for row in rows], indent=1)
+    Path(f"{arguments.output}-table.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

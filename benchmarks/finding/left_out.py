@@ -1,0 +1,58 @@
+"""Localizers that never saw one source, for the rows of the table that ask what happens on an unseen microscope.
+
+    python -m benchmarks.finding.left_out DATA -o scratch/finding/left-out [--steps 1500] [--only raabin]
+
+``DATA`` holds the sources' folders.  Each localizer is trained by ``train_localizer`` with the shipped recipe, its
+steps shortened; the source under test is absent in every form: fields, crops, pasted cells, and the boxes that the net
+gives itself halfway.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from napari_bloodcells.core.localize.train_find import load_find_settings, train_localizer
+from napari_bloodcells.core.progress import Silent
+
+SOURCES = ("bccd", "raabin", "ankara", "chula", "pig", "sickle", "pbc", "jtsc", "cellavision", "misp")
+LEFT_OUT = ("raabin", "chula", "ankara", "pig")
+
+
+class Lines(Silent):
+    """A line every hundred steps."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def advance(self, task: str, n: int = 1, **values: float) -> None:
+        """Count training steps."""
+        if task == "training" and values:
+            self.steps += n
+            if self.steps % 100 == 0:
+                print(self.steps, *(f"{key} {value:.3f}" for key, value in values.items()), flush=True)
+
+
+def main() -> None:
+    """Train the localizers that are not there yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("-o", "--output", type=Path, default=Path("scratch/finding/left-out"))
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--only", choices=LEFT_OUT)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    settings = load_find_settings("find", {"steps": arguments.steps})
+    for source in [arguments.only] if arguments.only else LEFT_OUT:
+        folder = arguments.output / source
+        if not (folder / "localizer.json").exists():
+            print(f"without {source}", flush=True)
+            resume = (folder / "checkpoint.safetensors").exists()
+            others = [arguments.data / name for name in SOURCES if name != source]
+            train_localizer(others, folder, settings, resume, Lines())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""The shipped localizer on drawn fields of every kind, on real ones, and on what is no smear."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from napari_bloodcells.core.images import read_image
+from napari_bloodcells.core.localize import Field
+from napari_bloodcells.core.localize.learned import LearnedLocalizer, LookSettings, load_learned
+from napari_bloodcells.core.localize.score import average_precision, precision, recall, score_field
+from napari_bloodcells.core.localize.store import read_localizer
+from napari_bloodcells.core.voc import read_voc
+from napari_bloodcells.synthetic import Ground, Optics, SmearSettings, draw_smear
+
+
+@pytest.fixture(scope="module")
+def localizer() -> LearnedLocalizer:
+    return load_learned()
+
+
+CASES = {
+    "plain": SmearSettings(),
+    "touching": SmearSettings(touching=1.0, cells=4),
+    "border": SmearSettings(border=1.0, cells=3),
+    "tiny": SmearSettings(um_per_pixel=0.3),
+    "huge": SmearSettings(um_per_pixel=0.05, cells=1),
+    "no red cells": SmearSettings(rbc_coverage=0.0, platelets=0),
+    "eyepiece": SmearSettings(optics=Optics(eyepiece=0.85)),
+    "blurred": SmearSettings(optics=Optics(blur_um=0.4)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_white_cell_of_a_drawn_field_is_found(localizer: LearnedLocalizer, case: str) -> None:
+    smears = [draw_smear(700 + seed, CASES[case]) for seed in range(4)]
+    scores = [score_field(localizer.find(smear.image).wbc, smear.boxes.xyxy) for smear in smears]
+    assert recall(scores) >= 0.9
+    assert precision(scores) >= 0.85
+
+
+def test_cells_at_the_border_are_marked(localizer: LearnedLocalizer) -> None:
+    smear = draw_smear(3, SmearSettings(border=1.0, cells=3))
+    field = localizer.find(smear.image)
+    assert field.border.sum() >= 2
+    assert len(field.border) == len(field.wbc)
+
+
+@pytest.mark.parametrize("um_per_pixel", [0.08, 0.1, 0.16, 0.25, 0.4])
+def test_the_scale_is_measured(localizer: LearnedLocalizer, um_per_pixel: float) -> None:
+    smear = draw_smear(11, SmearSettings(um_per_pixel=um_per_pixel))
+    true = np.median(np.sqrt((smear.rbc.xyxy[:, 2:] - smear.rbc.xyxy[:, :2]).prod(1)))
+    measured = localizer.find(smear.image).um_per_pixel
+    assert measured == pytest.approx(7.5 / true, rel=0.12)
+
+
+def test_a_given_scale_overrules_the_measured_one(localizer: LearnedLocalizer) -> None:
+    smear = draw_smear(4)
+    field = localizer.find(smear.image, um_per_pixel=0.1)
+    assert field.um_per_pixel == 0.1
+    assert len(field.wbc) == len(smear.boxes)
+
+
+@pytest.mark.parametrize("ground", [Ground(), Ground(dirt=6, platelet_clumps=2, writing="100x  10 um")])
+def test_fields_without_white_cells_hardly_give_any(localizer: LearnedLocalizer, ground: Ground) -> None:
+    found = [
+        len(localizer.find(draw_smear(900 + seed, SmearSettings(cells=0, ground=ground)).image).wbc)
+        for seed in range(5)
+    ]
+    assert sum(found) <= 1
+
+
+def _gradient() -> np.ndarray:
+    ramp = np.linspace(0, 255, 200).astype(np.uint8)
+    return np.repeat(np.tile(ramp, (150, 1))[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((200, 300, 3), np.uint8),
+        np.full((200, 300, 3), 255, np.uint8),
+        np.full((1, 1, 3), 90, np.uint8),
+        np.full((3, 900, 3), 200, np.uint8),
+        _gradient(),
+    ],
+    ids=["black", "white", "one pixel", "a line", "a ramp"],
+)
+def test_what_is_no_smear_gives_no_white_cell_and_says_so(localizer: LearnedLocalizer, image: np.ndarray) -> None:
+    field = localizer.find(image)
+    assert len(field.wbc) == 0
+    assert field.um_per_pixel is None
+    assert any("no cells found" in problem for problem in field.problems)
+
+
+def _same(a: Field, b: Field) -> bool:
+    return all(
+        np.array_equal(x.xyxy, y.xyxy) and np.array_equal(x.scores, y.scores)
+        for x, y in ((a.wbc, b.wbc), (a.rbc, b.rbc), (a.platelets, b.platelets))
+    )
+
+
+def test_a_field_gives_the_same_alone_and_among_others(localizer: LearnedLocalizer) -> None:
+    images = [draw_smear(seed, SmearSettings(um_per_pixel=0.1 + 0.1 * (seed % 2))).image for seed in range(5)]
+    alone = [localizer.find_many([image])[0] for image in images]
+    together = localizer.find_many(images)
+    backward = localizer.find_many(images[::-1])[::-1]
+    assert all(map(_same, alone, together))
+    assert all(map(_same, together, backward))
+
+
+def test_a_large_field_is_the_same_in_windows() -> None:
+    smear = draw_smear(5, SmearSettings(width=900, height=700, um_per_pixel=0.35, cells=12))
+    info, net = read_localizer()
+    whole = LearnedLocalizer(info, net).find(smear.image, um_per_pixel=0.35)
+    parts = LearnedLocalizer(info, net, settings=LookSettings(window=256)).find(smear.image, um_per_pixel=0.35)
+    scores = score_field(parts.wbc, whole.wbc.xyxy)
+    assert len(parts.wbc) == len(whole.wbc)
+    assert scores.hit == len(whole.wbc)
+
+
+def test_red_and_blue_exchanged_change_what_is_seen(localizer: LearnedLocalizer) -> None:
+    smear = draw_smear(6)
+    assert not _same(localizer.find(smear.image), localizer.find(smear.image[..., ::-1].copy()))
+
+
+def test_a_field_turned_by_half_gives_the_boxes_turned(localizer: LearnedLocalizer) -> None:
+    smear = draw_smear(8)
+    turned = localizer.find(smear.image[::-1, ::-1].copy()).wbc.xyxy
+    back = np.array([640, 480, 640, 480]) - turned[:, [2, 3, 0, 1]]
+    assert score_field(localizer.find(smear.image).wbc, back.astype(np.float32)).hit == len(back)
+
+
+def test_a_lower_threshold_finds_no_less(localizer: LearnedLocalizer) -> None:
+    image = draw_smear(9).image
+    assert len(load_learned(threshold=0.05).find(image).wbc) >= len(load_learned(threshold=0.9).find(image).wbc)
+
+
+@pytest.mark.data
+def test_the_test_part_of_bccd_is_found(shared_data: Path) -> None:
+    folder = shared_data / "bccd"
+    unboxed = {133, 135, 171, 178, 228, 327}
+    names = [
+        name
+        for name in (folder / "ImageSets" / "Main" / "test.txt").read_text().split()
+        if int(name[-5:]) not in unboxed
+    ]
+    localizer = load_learned()
+    scores, scales = [], []
+    for name in names:
+        boxes = read_voc(folder / "Annotations" / f"{name}.xml").boxes
+        field = localizer.find(read_image(folder / "JPEGImages" / f"{name}.jpg"))
+        scores.append(score_field(field.wbc, boxes.named("WBC").xyxy))
+        red = boxes.named("RBC").xyxy
+        if field.um_per_pixel and len(red) > 5:
+            scales.append(7.5 / field.um_per_pixel / np.median(np.sqrt((red[:, 2:] - red[:, :2]).prod(1))))
+    assert recall(scores) >= 0.98
+    assert precision(scores) >= 0.97
+    assert average_precision(scores) >= 0.97
+    assert 0.93 < np.median(scales) < 1.07
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("zoom", [0.4, 2.5])
+def test_real_fields_are_found_at_other_magnifications(
+    localizer: LearnedLocalizer, shared_data: Path, zoom: float
+) -> None:
+    folder = shared_data / "bccd"
+    names = (folder / "ImageSets" / "Main" / "test.txt").read_text().split()[:12]
+    scores = []
+    for name in names:
+        image = Image.open(folder / "JPEGImages" / f"{name}.jpg")
+        small = np.asarray(image.resize((round(image.width * zoom), round(image.height * zoom))).convert("RGB"))
+        truth = read_voc(folder / "Annotations" / f"{name}.xml").boxes.named("WBC").xyxy * np.float32(zoom)
+        scores.append(score_field(localizer.find(small).wbc, truth))
+    assert recall(scores) >= 0.95
