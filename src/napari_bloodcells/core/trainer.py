@@ -242,8 +242,8 @@ def cosine_rate(done: float, recipe: Recipe) -> float:
     """Learning rate when the share ``done`` (0 to 1) of the training is done, for the ``cosine`` schedule.
 
     >>> recipe = Recipe("r", "cnn3").with_overrides({"schedule.name": "cosine", "schedule.warmup": 0.1})
-    >>> [round(cosine_rate(x, recipe), 6) for x in (0.05, 0.1, 0.55, 1.0)]
-    [0.0005, 0.001, 0.000501, 1e-06]
+    >>> [round(cosine_rate(x, recipe), 7) for x in (0.05, 0.1, 0.55, 1.0)]
+    [0.0005, 0.001, 0.0005005, 1e-06]
     """
     top, low, warmup = recipe.optimizer.lr, recipe.schedule.min_lr, recipe.schedule.warmup
     if done < warmup:
