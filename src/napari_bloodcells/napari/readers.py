@@ -27,6 +27,7 @@ Reader = Callable[[str], list[LayerData]]
 OUTPUT_SUFFIX = "-differential"
 _SNIFF = 4096
 _SCHEME = "wbc5"
+OTHER_CELLS = ("RBC", "Platelets")
 
 
 def voc_reader(path: str | Sequence[str]) -> Reader | None:
@@ -67,7 +68,7 @@ def read_voc_layers(path: str) -> list[LayerData]:
     """The photograph of a VOC file, and its boxes: white cells to be reviewed, red cells and platelets in grey."""
     from napari_bloodcells import read_voc
     from napari_bloodcells.core.classes import UNIDENTIFIED, load_scheme
-    from napari_bloodcells.core.pipeline import is_other_cell
+    from napari_bloodcells.core.datasets.folder import box_kind
 
     annotation = read_voc(path)
     photo = photograph_of(annotation.path, annotation.filename)
@@ -79,7 +80,7 @@ def read_voc_layers(path: str) -> list[LayerData]:
             image=0,
             number=number,
             box=tuple(float(v) for v in box),  # type: ignore[arg-type]
-            name=label if is_other_cell(label) else scheme.canonical(label) or UNIDENTIFIED,
+            name=label if box_kind(label) in OTHER_CELLS else scheme.canonical(label) or UNIDENTIFIED,
             source="xml",
             label=scheme.canonical(label) or "",
         )

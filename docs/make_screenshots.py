@@ -1,0 +1,80 @@
+"""Makes the pictures of the plugin that ``docs/napari.md`` shows, from drawn smears only.
+
+    python docs/make_screenshots.py [FOLDER]
+
+Opens a real napari window (start it under ``xvfb-run -s "-screen 0 1600x1000x24"`` where there is no display) and
+writes PNG files into ``docs/images/napari`` or the folder that is named.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def main(folder: Path) -> None:
+    """Count the drawn sample, correct two cells, and take a picture at each step."""
+    os.environ.pop("QT_QPA_PLATFORM", None)
+    os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp()  # no review of the user's is opened or changed
+    from qtpy.QtWidgets import QApplication
+
+    import napari
+    from napari_bloodcells.napari.batch_widget import BatchWidget
+    from napari_bloodcells.napari.count_widget import CountWidget
+    from napari_bloodcells.synthetic import SmearSettings, write_folder
+
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def settle(until: Callable[[], bool] = lambda: True, seconds: float = 0.7) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end or not until():
+            QApplication.processEvents()
+            time.sleep(0.01)
+
+    viewer = napari.Viewer()
+    viewer.window.resize(1500, 950)
+    viewer.open_sample("napari-bloodcells", "synthetic")
+    widget = CountWidget(viewer)
+    dock = viewer.window.add_dock_widget(widget, name="Differential count")
+    settle(lambda: widget.form.device_text.text().startswith(("CPU", "GPU")))
+    widget.run()
+    settle(lambda: not widget.counting.is_running)
+    viewer.screenshot(path=str(folder / "counted.png"), canvas_only=False)
+    if widget.cells is not None:
+        review = widget.cells.review
+        widget.cells.go_to(review.next_unreviewed() or review.cells[0].id)
+        review.classify(review.selection, "monocyte")
+        settle()
+        viewer.screenshot(path=str(folder / "corrected.png"), canvas_only=False)
+    viewer.theme = "light"
+    settle()
+    viewer.screenshot(path=str(folder / "light.png"), canvas_only=False)
+    viewer.theme = "dark"
+    viewer.window.remove_dock_widget(dock)
+    widget.let_go()
+    viewer.layers.clear()
+
+    with tempfile.TemporaryDirectory() as place:
+        for seed, sample in ((0, "patient 1"), (50, "patient 2")):
+            write_folder(Path(place) / "smears" / sample, 4, seed, SmearSettings())
+        batch = BatchWidget(viewer)
+        viewer.window.add_dock_widget(batch, name="Batch")
+        batch.folder.choose(Path(place) / "smears")
+        batch.run()
+        settle(lambda: not batch.task.is_running)
+        batch.table.expandToDepth(0)
+        if batch.result is not None:
+            batch.open_image(str(batch.result.images["image"].iloc[0]))
+        settle()
+        viewer.screenshot(path=str(folder / "batch.png"), canvas_only=False)
+    viewer.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "images" / "napari")

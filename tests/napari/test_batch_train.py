@@ -1,0 +1,141 @@
+"""Batch and Train, driven by their buttons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_bloodcells.core.errors import DataSetError
+from napari_bloodcells.napari import catalog
+from napari_bloodcells.napari.batch_table import IMAGE_ROLE
+from napari_bloodcells.napari.batch_widget import BatchWidget, free_output
+from napari_bloodcells.napari.journal import Journal
+from napari_bloodcells.napari.reviewed_cells import folder_data, open_layers_data
+from napari_bloodcells.napari.train_widget import CALIBRATE, TrainWidget, recipe_names
+
+pytestmark = pytest.mark.gui
+
+
+@pytest.fixture
+def batch(make_napari_viewer: Any, tiny_model: Path) -> tuple[Any, BatchWidget]:
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1500, 900)
+    _, widget = viewer.window.add_plugin_dock_widget("napari-bloodcells", "Batch")
+    widget.model.refresh(str(tiny_model))
+    widget.boxes.setCurrentIndex(widget.boxes.findData("auto"))
+    return viewer, widget
+
+
+def test_a_folder_is_counted_sample_by_sample_and_an_image_opened_with_its_cells(
+    batch: tuple[Any, BatchWidget], smears: Path, wait_for: Any, qtbot: Any, artifacts: Path, tmp_path: Path
+) -> None:
+    viewer, widget = batch
+    widget.folder.choose(smears)
+    assert widget.output.path == smears.with_name(f"{smears.name}-differential")
+    widget.output.choose(tmp_path / "out")
+    qtbot.mouseClick(widget.run_bar.run, Qt.MouseButton.LeftButton)
+    wait_for(lambda: not widget.task.is_running)
+    assert (tmp_path / "out" / "cells.csv").exists(), widget.run_bar.said.text()
+    tree = widget.table
+    assert [tree.topLevelItem(k).text(0) for k in range(3)] == ["a", "b", "all"]
+    sample = tree.topLevelItem(0)
+    assert sample.childCount() == 6
+    cells = widget.result.cells
+    assert int(sample.text(1)) + int(sample.text(tree.columnCount() - 1)) == cells["image"].str.startswith("a/").sum()
+    name = sample.child(2).data(0, IMAGE_ROLE)
+    tree.itemActivated.emit(sample.child(2), 0)
+    assert [layer.name for layer in viewer.layers] == [name, f"{name} cells"]
+    assert len(viewer.layers[1].data) == (cells["image"] == name).sum()
+    viewer.screenshot(path=str(artifacts / "batch.png"), canvas_only=False)
+    assert free_output(smears).name == f"{smears.name}-differential"
+
+
+def test_a_stopped_batch_goes_on_where_it_stopped(
+    batch: tuple[Any, BatchWidget], smears: Path, wait_for: Any, qtbot: Any, tmp_path: Path
+) -> None:
+    _, widget = batch
+    widget.folder.choose(smears)
+    widget.output.choose(tmp_path / "out")
+    qtbot.mouseClick(widget.run_bar.run, Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(widget.run_bar.cancel, Qt.MouseButton.LeftButton)
+    wait_for(lambda: not widget.task.is_running)
+    assert widget.result is None
+    assert not (tmp_path / "out" / "cells.csv").exists()
+    assert widget.go_on_button.isEnabled()
+    qtbot.mouseClick(widget.go_on_button, Qt.MouseButton.LeftButton)
+    wait_for(lambda: not widget.task.is_running)
+    assert len(widget.result.images) == 12
+
+
+def test_reviewed_cells_of_journals_become_a_data_set(make_review: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    review = make_review(["neutrophil", "lymphocyte", "monocyte"])
+    journal = Journal(tmp_path / "a.jpg.bloodcells.jsonl", review)
+    journal.start()
+    with pytest.raises(DataSetError, match="no cell was looked at"):
+        folder_data(tmp_path)
+    review.classify([1], "basophil")
+    review.confirm([2])
+    review.classify([3], "not a WBC")
+    data = folder_data(tmp_path)
+    assert [(s.image.name, s.label) for s in data.samples] == [("a.jpg", "basophil"), ("a.jpg", "lymphocyte")]
+    assert data.samples[0].box == review.cell(1).box
+
+
+def test_a_folder_without_journals_is_left_to_the_core(tmp_path: Path) -> None:
+    assert folder_data(tmp_path) == tmp_path
+
+
+def test_train_on_the_open_layers_shows_curves_and_offers_the_model_everywhere(
+    make_napari_viewer: Any, wait_for: Any, qtbot: Any, artifacts: Path, tmp_path: Path, make_review: Any
+) -> None:
+    from napari_bloodcells.napari.cell_layer import cell_layer_data
+    from napari_bloodcells.synthetic import SmearSettings, draw_smear
+
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1500, 900)
+    kinds = ("neutrophil", "lymphocyte", "eosinophil", "monocyte", "basophil")
+    for seed in range(6):
+        smear = draw_smear(seed, SmearSettings(cells=kinds, width=500, height=400))
+        image = viewer.add_image(smear.image, rgb=True, name=f"field {seed}")
+        review = make_review(list(smear.boxes.labels), (image.name,))
+        review.move({k + 1: tuple(map(float, box)) for k, box in enumerate(smear.boxes.xyxy)})
+        data, keywords = cell_layer_data(review, f"cells {seed}", False, image)
+        viewer.add_shapes(data, **keywords)
+    assert len(open_layers_data(viewer.layers)) == 30
+    _, widget = viewer.window.add_plugin_dock_widget("napari-bloodcells", "Train")
+    assert isinstance(widget, TrainWidget)
+    widget.method.setCurrentIndex(widget.method.findData("cnn3"))
+    assert not widget.model.isEnabled()
+    widget.epochs.setValue(2)
+    widget.output.choose(tmp_path / "mine")
+    qtbot.mouseClick(widget.run_bar.run, Qt.MouseButton.LeftButton)
+    wait_for(lambda: not widget.task.is_running, 300_000)
+    assert (tmp_path / "mine" / "model.json").exists(), widget.run_bar.said.text()
+    assert len(widget.curves.steps["loss"]) > 1
+    assert len(widget.curves.steps["val_loss"]) == 2
+    assert np.isfinite([v for _, v in widget.curves.steps["loss"]]).all()
+    assert str(tmp_path / "mine") in catalog.model_names()
+    assert widget.model.name == str(tmp_path / "mine")
+    qtbot.wait(600)
+    viewer.screenshot(path=str(artifacts / "train.png"), canvas_only=False)
+
+
+def test_calibrate_is_the_first_choice_and_every_recipe_can_be_trained(make_napari_viewer: Any) -> None:
+    widget = TrainWidget(make_napari_viewer())
+    assert widget.method.itemData(0) == CALIBRATE
+    assert {widget.method.itemData(k) for k in range(1, widget.method.count())} == set(recipe_names())
+    assert "cnn6" in recipe_names()
+
+
+def test_training_without_a_reviewed_cell_says_what_to_do(make_napari_viewer: Any, qtbot: Any, tmp_path: Path) -> None:
+    widget = TrainWidget(make_napari_viewer())
+    qtbot.addWidget(widget)
+    widget.output.choose(tmp_path / "mine")
+    qtbot.mouseClick(widget.run_bar.run, Qt.MouseButton.LeftButton)
+    assert "no cell was looked at" in widget.run_bar.said.text()
+    assert not widget.task.is_running
