@@ -28,6 +28,7 @@ from napari_bloodcells.core.errors import AnnotationError, BloodcellsError, Data
 from napari_bloodcells.core.images import DEFAULT_MAX_PIXELS
 from napari_bloodcells.core.jobs import FieldJob
 from napari_bloodcells.core.picture import Picture
+from napari_bloodcells.core.quality import check_quality
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -233,6 +234,7 @@ class FieldCounter:
                 return failed(
                     job, BloodcellsError(f"{job.image}: could not be counted ({type(error).__name__}: {error}).")
                 )
+        scale = None if field.um_per_pixel is None else field.um_per_pixel * picture.reduce
         record = FieldRecord(
             image=job.image,
             width=picture.width,
@@ -240,7 +242,7 @@ class FieldCounter:
             um_per_pixel=field.um_per_pixel,
             n_rbc=len(field.rbc) if len(field.rbc) else None,
             n_platelets=len(field.platelets) if len(field.rbc) else None,
-            problems=field.problems,
+            problems=(*check_quality(picture.pixels, scale).problems, *field.problems),
             warnings=tuple(str(w.message) for w in caught if issubclass(w.category, DataWarning)),
         )
         return Located(record, boxes, labels, crops)
