@@ -24,8 +24,8 @@ ORIGINS = {
     "chula": ("Chulalongkorn WBC_Dataset, strong vignetting, low contrast", "MIT"),
     "raabin": ("Raabin-WBC pieces of fields (TXL-PBC), types read by eye by two readers", "MIT"),
 }
-INTENDED = """Research use only. Not a medical device: nothing here has been approved for diagnosis, and no differential of
-it may go to a patient's record without a person who has looked at the cells. The review in napari is made for that.
+INTENDED = """Research use only. Not a medical device: nothing here has been approved for diagnosis, and no differential
+of it may go to a patient's record without a person who has looked at the cells. The review in napari is made for that.
 """
 KNOWN_FAILURES = {
     "wbc5": """- **A cell that is none of the five** (blasts, immature granulocytes, erythroblasts, smudge cells, giant
@@ -41,14 +41,14 @@ KNOWN_FAILURES = {
 - **Where neither red cells nor a scale are at hand** the box is taken as 14 um; a tight box around a lymphocyte then
   enlarges it, and it looks more like a monocyte.
 """,
-    "pbc8": """- The three further classes (immature granulocyte, erythroblast, platelet) come from **one** microscope, that of
-  `pbc`: how they do on another is not known.
+    "pbc8": """- The three further classes (immature granulocyte, erythroblast, platelet) come from **one** microscope, that
+  of `pbc`: how they do on another is not known.
 - Immature granulocytes run into neutrophils (bands) on the one side and into monocytes on the other.
 - Platelets and erythroblasts need the scale of the field: without red cells their boxes are taken as 14 um.
 - All that is said of `wbc5` holds for the five mature cells.
 """,
-    "wbc4": """- It **does not know basophils** and gives them another name. It is there for comparison with studies on the
-  Kaggle set; for counting take `wbc5`.
+    "wbc4": """- It **does not know basophils** and gives them another name. It is there for comparison with studies on
+  the Kaggle set; for counting take `wbc5`.
 - All that is said of `wbc5` holds for the four cells.
 """,
 }
@@ -61,8 +61,8 @@ def card(name: str, found: dict[str, Any]) -> str:
         f"# Model card: {name}",
         "",
         f"{info.description} Network `{info.arch}`, {info.n_parameters:,} parameters, {info.macs / 1e9:.3f} GMAC a "
-        f"cell; crops of {info.crop.size} pixels over {info.crop.side_um:g} um, divided by the white of the ground. Weights "
-        f"{info.sha256[:12]}, {info.license}. Written by `python -m benchmarks.accuracy.cards`.",
+        f"cell; crops of {info.crop.size} pixels over {info.crop.side_um:g} um, divided by the white of the ground. "
+        f"Weights {info.sha256[:12]}, {info.license}. Written by `python -m benchmarks.accuracy.cards`.",
         "",
         "## Intended use",
         "",
@@ -76,8 +76,8 @@ def card(name: str, found: dict[str, Any]) -> str:
         "## Training",
         "",
         f"`bloodcells-batch train --recipe {name} ...` trains this network with these settings. The weights shipped "
-        "were made by `python -m benchmarks.accuracy.trunk --minutes 76` (all eight classes of `pbc8`, all sources, one "
-        "core of a two-core AMD EPYC with AVX512-BF16 shared with other work, seed 0) and "
+        "were made by `python -m benchmarks.accuracy.trunk --minutes 76` (all eight classes of `pbc8`, all sources, "
+        "one core of a two-core AMD EPYC with AVX512-BF16 shared with other work, seed 0) and "
         "`python -m benchmarks.accuracy.ship`; `wbc5` and `wbc4` are its outputs for their classes.",
         "",
         "## Figures",
