@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.accuracy.cells import SOURCES, TEST, VALIDATION, AllCells, gather
 from benchmarks.accuracy.fields import kaggle_test
-from benchmarks.accuracy.table import markdown
+from benchmarks.accuracy.table import BEGIN, END, markdown
 from napari_bloodcells.core.bundle import load_model
 from napari_bloodcells.core.metrics import score
 
@@ -63,12 +63,12 @@ def fixed_part(cells: AllCells) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and write ``results/table.json`` and the table of ``docs/accuracy-table.md``."""
+    """Measure, and write ``results/table.json`` and the tables in ``docs/accuracy.md``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--take", type=Path, help="folder of new results of leave_one_out and bccd_folds")
     parser.add_argument("--skip-kaggle", action="store_true", help="keep row A as it stands in results/")
-    parser.add_argument("-o", "--output", type=Path, default=HERE.parents[1] / "docs" / "accuracy-table.md")
+    parser.add_argument("-o", "--output", type=Path, default=HERE.parents[1] / "docs" / "accuracy.md")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     RESULTS.mkdir(exist_ok=True)
@@ -93,7 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         found |= {"kaggle": kaggle_test(given.data, "TEST"), "kaggle_originals": kaggle_test(given.data, "TEST_SIMPLE")}
     (RESULTS / "table.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    given.output.write_text(markdown(found), "utf-8")
+    page = given.output.read_text("utf-8")
+    before_it, _, rest = page.partition(BEGIN)
+    after_it = rest.partition(END)[2]
+    given.output.write_text(f"{before_it}{BEGIN}\n\n{markdown(found)}\n{END}{after_it}", "utf-8")
     print(markdown(found))
 
 

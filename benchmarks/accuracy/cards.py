@@ -41,8 +41,8 @@ KNOWN_FAILURES = {
 - **Where neither red cells nor a scale are at hand** the box is taken as 14 um; a tight box around a lymphocyte then
   enlarges it, and it looks more like a monocyte.
 """,
-    "pbc8": """- The three further classes (immature granulocyte, erythroblast, platelet) come from **one** microscope, that
-  of `pbc`: how they do on another is not known.
+    "pbc8": """- The three further classes (immature granulocyte, erythroblast, platelet) come from **one** microscope
+  (`pbc`): how they do on another is not known.
 - Immature granulocytes run into neutrophils (bands) on the one side and into monocytes on the other.
 - Platelets and erythroblasts need the scale of the field: without red cells their boxes are taken as 14 um.
 - All that is said of `wbc5` holds for the five mature cells.

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
+BEGIN = "<!-- figures: written by python -m benchmarks.accuracy, do not edit -->"
+END = "<!-- end of figures -->"
 NAMES = ("neutrophil", "eosinophil", "basophil", "lymphocyte", "monocyte")
 
 
 def markdown(found: dict[str, Any]) -> str:
-    """The whole page: rows A to H, the sources unseen one by one, and the confusions."""
+    """All figures: rows A to H, the sources unseen one by one, and the confusions."""
     lines = [
-        "<!-- Written by `python -m benchmarks.accuracy`; do not edit. -->",
-        "",
         f"Weights `wbc5` {found['weights']['wbc5'][:12]}, {found['parameters']:,} parameters, "
         f"{found['macs'] / 1e9:.3f} GMAC a cell. Intervals: 95 %, over original cells.",
         "",
@@ -24,9 +24,9 @@ def markdown(found: dict[str, Any]) -> str:
         "",
     ]
     if found["unseen"]:
-        lines += ["## Each source unseen in turn", "", *_unseen(found["unseen"]), ""]
-    lines += ["## Known sources, cells held out", "", *_known(found["known"]), ""]
-    lines += ["## Confusions of the unseen sources", "", *_confusions(found["unseen"])]
+        lines += ["### Each source unseen in turn", "", *_unseen(found["unseen"]), ""]
+    lines += ["### Known sources, cells held out", "", *_known(found["known"]), ""]
+    lines += ["### Confusions of the unseen sources", "", *_confusions(found["unseen"])]
     return "\n".join(lines).rstrip() + "\n"
 
 
