@@ -26,9 +26,10 @@ def folder(tmp_path: Path) -> Path:
 
 def test_what_was_saved_comes_back(folder: Path) -> None:
     torch.manual_seed(0)
+    saved = CellNet(SMALL).state_dict()
     info, net = read_localizer(folder)
     assert info.model_copy(update={"sha256": ""}) == INFO
-    for name, tensor in CellNet(SMALL).state_dict().items():
+    for name, tensor in saved.items():
         assert torch.equal(net.state_dict()[name], tensor)
 
 

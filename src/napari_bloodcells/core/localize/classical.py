@@ -148,7 +148,8 @@ def otsu(values: NDArray[np.float32], bins: int = 128) -> float:
     mean_sum = np.cumsum(counts * centers)
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = below * above * (mean_sum / below - (mean_sum[-1] - mean_sum) / above) ** 2
-    return float(edges[1:][np.argmax(np.nan_to_num(spread))])
+    spread = np.nan_to_num(spread)
+    return float(edges[1:][spread >= spread.max() * (1 - 1e-9)].mean())  # the middle of an empty gap
 
 
 def disk(radius: int) -> NDArray[np.bool_]:

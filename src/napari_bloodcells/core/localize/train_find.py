@@ -35,6 +35,7 @@ from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 __all__ = ["FindSettings", "load_find_settings", "train_localizer"]
 
 _MIDDLE = "middle.safetensors"
+_LARGEST_ZOOM = 1.25  # small red cells are seen as they are: 11 pixels suffice, and enlarging costs the square
 
 
 def train_localizer(
@@ -154,7 +155,7 @@ def label_rest(fields: Sequence[LabeledField], net: CellNet) -> list[LabeledFiel
         if not len(unknown):
             result.append(field_)
             continue
-        zoom = LookSettings().shrink_to / field_.red_cell
+        zoom = min(LookSettings().shrink_to / field_.red_cell, _LARGEST_ZOOM)
         cells = localizer.cells_at(np.asarray(field_.image), zoom)
         boxes, labels = [field_.boxes], [field_.labels]
         for c in unknown:
