@@ -13,9 +13,11 @@ import pytest
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.count import CountOptions, CountResult, count
 from napari_bloodcells.core.crops import cut_crops
+from napari_bloodcells.core.datasets import scale_of_red_cells
 from napari_bloodcells.core.errors import BloodcellsError, BundleError, Cancelled, OutputError, UsageError
 from napari_bloodcells.core.images import read_image
 from napari_bloodcells.core.progress import Silent
+from napari_bloodcells.core.voc import read_voc
 
 CSVS = ("cells.csv", "images.csv", "differential.csv")
 
@@ -73,19 +75,20 @@ def test_the_probabilities_are_the_models_on_the_crop_of_the_box(smears: Path, t
     model = load_model(tiny_model, "cpu")
     rows = result.cells[result.cells["image"] == "a/" + sorted(p.name for p in (smears / "a").glob("*.png"))[0]]
     image = read_image(smears / rows["image"].iloc[0])
-    scale = result.images.set_index("image").loc[rows["image"].iloc[0], "um_per_pixel"]
+    red = read_voc(smears / Path(rows["image"].iloc[0]).with_suffix(".xml")).boxes.named("RBC")
+    scale = scale_of_red_cells(red, *image.shape[:2])
     boxes = rows[["x_min", "y_min", "x_max", "y_max"]].to_numpy(np.float32)
     columns = [f"p_{name}" for name in model.info.class_names]
 
     def by_hand(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-        return model.predict(cut_crops(image, boxes, model.info.crop, float(scale))).probabilities
+        return model.predict(cut_crops(image, boxes, model.info.crop, scale)).probabilities
 
     found = rows[columns].to_numpy()
-    assert np.abs(by_hand(image, boxes) - found).max() < 2e-3  # the scale in the table is rounded
+    assert np.abs(by_hand(image, boxes) - found).max() < 1e-4  # four decimals
     assert list(rows["class"]) == [model.info.class_names[i] for i in found.argmax(1)]
-    assert np.abs(by_hand(image, boxes + 1) - found).max() > 2.5e-3
-    assert np.abs(by_hand(image[:, :, ::-1], boxes) - found).max() > 2.5e-3
-    assert np.abs(by_hand(image, boxes)[:, ::-1] - found).max() > 2.5e-3
+    assert np.abs(by_hand(image, boxes + 1) - found).max() > 1e-3
+    assert np.abs(by_hand(image[:, :, ::-1], boxes) - found).max() > 1e-3
+    assert np.abs(by_hand(image, boxes)[:, ::-1] - found).max() > 1e-3
 
 
 @pytest.mark.parametrize(

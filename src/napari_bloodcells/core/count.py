@@ -304,7 +304,8 @@ class _Run:
             return run_cluster(self.options.cluster, self.setup, work, self.progress)
         if self.workers > 1:
             devices = self.options.devices or ("cpu",) * self.workers
-            return run_processes([replace(self.setup, device=name) for name in devices], work, self.progress)
+            done = run_processes([replace(self.setup, device=name) for name in devices], work, self.progress)
+            return _import_meanwhile(done)
         return run_inline(FieldCounter(self.setup, self.model), work, self.progress)
 
     def _tell(self, records: list[FieldRecord], times: StageTimes) -> None:
@@ -348,6 +349,16 @@ class _Run:
             },
             "versions": versions(),
         }
+
+
+def _import_meanwhile(done: Iterator[Done]) -> Iterator[Done]:
+    """Import what the tables need while the workers compute, not after them."""
+    for first in done:
+        import pandas  # noqa: F401
+        import scipy.special  # noqa: F401
+
+        yield first
+        yield from done
 
 
 def _on_device(setup: CounterSetup, options: CountOptions) -> CounterSetup:
