@@ -17,48 +17,44 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.accuracy.cells import SOURCES, TEST, VALIDATION, AllCells, gather
+from benchmarks.accuracy.cells import SOURCES, TEST, VALIDATION, part_of_source
 from benchmarks.accuracy.fields import kaggle_test
 from benchmarks.accuracy.table import BEGIN, END, markdown
 from napari_bloodcells.core.bundle import load_model
-from napari_bloodcells.core.metrics import score
+from napari_bloodcells.core.evaluate import evaluate
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-FIXED = 60
+FIXED = 25
 """Cells of each source in the small fixed part, whose figures a test compares with the committed ones."""
 
 
-def known_cells(cells: AllCells, model_name: str, source: str, part: int) -> dict[str, Any]:
+def known_cells(data: Path, model_name: str, source: str, part: int) -> dict[str, Any]:
     """Figures of a shipped model on one part of a source that it knows."""
-    model = load_model(model_name, device="cpu")
-    at = np.flatnonzero((cells.sources == source) & (cells.part == part) & (cells.labels < len(model.info.class_names)))
-    truth = cells.labels[at]
-    said = model.predict(cells.crops(at))
-    shares = said.probabilities
-    scores = score(truth, shares, model.info.class_names, cells.groups[at].tolist(), source)
-    right = shares.argmax(1) == truth
-    confidence = shares.max(1)
-    sure = np.argsort(-confidence, kind="stable")[: round(0.9 * len(at))]
-    known = (confidence >= model.info.min_confidence) & (said.distance <= (model.info.max_distance or np.inf))
+    found = evaluate(model_name, part_of_source(data, source, part), device="cpu")
+    right = found.probabilities.argmax(1) == found.truth
+    sure = np.argsort(-found.probabilities.max(1), kind="stable")[: round(0.9 * len(right))]
+    scores = found.scores
     figures = {n: [scores[n].value, scores[n].low, scores[n].high] for n in ("accuracy", "balanced_accuracy", "ece")}
     return {
-        "cells": len(at),
+        "cells": scores.n,
         "groups": scores.groups,
         **figures,
         "confident_90": float(right[sure].mean()),
-        "identified": float(known.mean()),
+        "identified": found.identified.n / scores.n,
         "confusion": scores.confusion.tolist(),
     }
 
 
-def fixed_part(cells: AllCells) -> dict[str, float]:
-    """Accuracy of ``wbc5`` on a small part of the validation cells that never changes."""
+def fixed_part(data: Path) -> dict[str, list[int]]:
+    """Right answers and cells of ``wbc5`` on a small part of the validation cells that never changes."""
     model = load_model("wbc5", device="cpu")
     found = {}
     for source in SOURCES:
-        at = np.flatnonzero((cells.sources == source) & (cells.part == VALIDATION) & (cells.labels < 5))[:FIXED]
-        found[source] = float((model.predict(cells.crops(at)).probabilities.argmax(1) == cells.labels[at]).mean())
+        cells = part_of_source(data, source, VALIDATION).in_scheme(model.info.class_scheme).labeled()
+        few = cells.take(range(min(FIXED, len(cells))))
+        said = evaluate(model, few, device="cpu")
+        found[source] = [int((said.probabilities.argmax(1) == said.truth).sum()), len(said.truth)]
     return found
 
 
@@ -76,15 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for file in sorted(given.take.glob("*.json")):
             shutil.copyfile(file, RESULTS / file.name)
     before = json.loads((RESULTS / "table.json").read_text("utf-8")) if (RESULTS / "table.json").exists() else {}
-    cells = gather(given.data)
     shipped = load_model("wbc5", device="cpu").info
     found: dict[str, Any] = {
         "weights": {name: load_model(name, device="cpu").info.sha256 for name in ("wbc5", "pbc8", "wbc4")},
         "macs": shipped.macs,
         "parameters": shipped.n_parameters,
-        "pbc8": known_cells(cells, "pbc8", "pbc", TEST),
-        "known": {s: known_cells(cells, "wbc5", s, TEST if s in ("pbc", "bccd") else VALIDATION) for s in SOURCES},
-        "fixed_part": fixed_part(cells),
+        "pbc8": known_cells(given.data, "pbc8", "pbc", TEST),
+        "known": {s: known_cells(given.data, "wbc5", s, TEST if s in ("pbc", "bccd") else VALIDATION) for s in SOURCES},
+        "fixed_part": fixed_part(given.data),
         "unseen": {s: _result(s) for s in SOURCES if _result(s)},
         "bccd_folds": _result("bccd-folds"),
     }

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.crops import CropSpec
-from napari_bloodcells.core.datasets import load_dataset
+from napari_bloodcells.core.datasets import DataSet, load_dataset
 from napari_bloodcells.core.pack import pack_crops
 
 SOURCES = ("bccd", "pbc", "jtsc", "cellavision", "misp", "chula", "raabin")
@@ -78,3 +78,15 @@ def read_parts() -> dict[tuple[str, str], int]:
     number = {"validation": VALIDATION, "test": TEST}
     with PARTS.open(encoding="utf-8", newline="") as file:
         return {(row["source"], row["image"]): number[row["part"]] for row in csv.DictReader(file)}
+
+
+def part_of_source(data: Path, source: str, part: int) -> DataSet:
+    """The labeled cells of one part of a source as a data set, for ``evaluate``."""
+    part_of = read_parts()
+    cells = load_dataset(data / source).labeled()
+
+    def number(image: Path) -> int:
+        return part_of.get((source, image.name), TRAIN)
+
+    trained = {s.group for s in cells.samples if number(s.image) == TRAIN}
+    return cells.where(lambda s: number(s.image) == part and (part == TRAIN or s.group not in trained))
