@@ -26,7 +26,7 @@ from napari_bloodcells.core.calibrate import refit
 from napari_bloodcells.core.metrics import score
 
 MATURE = 5
-DRAWS = 5
+DRAWS = 3
 
 
 def run_source(cells: AllCells, source: str, settings: TrunkSettings, first: Path | None, place: Path) -> None:
@@ -74,7 +74,7 @@ def try_unseen(bundle: Bundle, cells: AllCells, source: str) -> dict[str, Any]:
 def calibrated(
     bundle: Bundle, crops: torch.Tensor, truth: NDArray[np.int64], groups: NDArray[np.str_], n: int
 ) -> dict[str, float | int]:
-    """Accuracy before and after calibrating with ``n`` cells, on cells of other groups; mean of five draws."""
+    """Accuracy before and after calibrating with ``n`` cells, on cells of other groups; mean of three draws."""
     rows = []
     for draw in range(DRAWS):
         order = np.random.default_rng(draw).permutation(np.unique(groups))

@@ -175,7 +175,7 @@ def _gather(model: Model, data: Data, progress: Progress) -> CropPack:
             torch.cat([p.labels for p in packs]),
             *(tuple(v for p in packs for v in getattr(p, name)) for name in ("groups", "sources", "splits", "images")),
         )
-    if len(found.labels.unique()) < 2:
+    if len(set(found.labels.tolist())) < 2:
         raise DataSetError(f"{names}: labeled cells of one class only; calibrating needs two classes or more.")
     return found
 
@@ -188,7 +188,7 @@ def _views(model: Model, crops: Tensor, progress: Progress) -> NDArray[np.float6
     found = []
     for view in views:
         parts = []
-        for part in view.split(_PART):
+        for part in torch.split(view, _PART):
             check_cancelled(progress)
             parts.append(model.features_and_logits(part.contiguous())[0])
             progress.advance("looking at the labeled cells", len(part))

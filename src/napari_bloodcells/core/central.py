@@ -51,15 +51,17 @@ def central_box(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     red, total = density[:, :, 0], density.sum(2)
     if np.ptp(red) < 0.1:
         return whole
-    nucleus = _nearest_to_center(red > threshold_otsu(red))
+    nucleus = _nearest_to_center(red > threshold_otsu(red))  # type: ignore[no-untyped-call]
     if nucleus is None:
         return whole
     diameter = 2 * np.sqrt(nucleus.sum() / np.pi)
     reach = ndimage.distance_transform_edt(~nucleus) <= _REACH * diameter
-    cell = ndimage.binary_opening((total > _PALE * threshold_otsu(total)) & reach, iterations=1) | nucleus
+    pale = _PALE * threshold_otsu(total)  # type: ignore[no-untyped-call]
+    cell = ndimage.binary_opening((total > pale) & reach, iterations=1) | nucleus
     rows, columns = np.where(cell)
     box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float32) * step
-    return np.minimum(box, [width, height, width, height]).astype(np.float32)
+    inside: NDArray[np.float32] = np.minimum(box, [width, height, width, height]).astype(np.float32)
+    return inside
 
 
 def box_of_image(image: NDArray[np.uint8], scale: str) -> NDArray[np.float32]:

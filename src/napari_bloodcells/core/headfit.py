@@ -95,7 +95,7 @@ def fit_head(views: Floats, labels: NDArray[np.int64], old: Head, strength: floa
         return loss, (gradient + prior * change).ravel()
 
     found = minimize(
-        objective, np.zeros(n_classes * (width + 1)), jac=True, method="L-BFGS-B", options={"maxiter": 200}
+        objective, np.zeros(n_classes * (width + 1)), jac=True, method="L-BFGS-B", options={"maxiter": 60}
     )
     change = found.x.reshape(n_classes, width + 1)
     moved = change[:, :-1] / scale
@@ -137,7 +137,8 @@ def _excess(difference: Floats) -> float:
 def _tempered_losses(logits: Floats, labels: NDArray[np.int64]) -> Floats:
     """Log-loss of each cell at the temperature that suits the logits best: being bolder is no gain of a layer."""
     temperature = fit_temperature(logits.astype(np.float32), labels)
-    return -log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels]
+    losses: Floats = -log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels]
+    return losses
 
 
 def _folds(groups: NDArray[np.str_]) -> NDArray[np.int64]:
