@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -149,43 +150,48 @@ def test_a_new_user_corrects_five_cells_undoes_two_closes_and_finds_the_rest_aga
     viewer.open_sample("napari-bloodcells", "synthetic")
     wait_for(lambda: widget.cells is not None)
     again = widget.cells.review
+    wait_for(lambda: all(widget.gallery.model.thumbnails.get(c) is not None for c in again.cells))
     viewer.screenshot(path=str(artifacts / "new_user_5_reopened.png"), canvas_only=False)
     assert {c.number: c.name for c in again.cells if c.reviewed} == left
     assert {c.number: c.name for c in again.cells} == {**machine, **left}
     assert {c.number: c.machine for c in again.cells} == machine
 
 
-def test_the_event_loop_turns_while_the_count_runs(
+def waited_for_the_processor() -> float:
+    """Seconds that the threads of this process were ready to run while the processors did other things; 0 where the
+    system does not tell."""
+    delays = 0
+    for task in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            delays += int(task.read_text().split()[1])
+    return delays / 1e9
+
+
+def test_the_event_loop_turns_at_least_five_times_a_second_while_the_count_runs(
     open_widget: Open, wait_for: Any, qtbot: Any, field_image: np.ndarray
 ) -> None:
-    """Longest time in which the loop did not turn, with torch loaded before; see benchmarks/napari_stall.py."""
+    """What other processes took from this one is not the window's fault, so it is taken off each stop."""
     _, widget = open_widget(np.stack([field_image] * 12))
-    widget.shelf.get(widget.form.model.name, "auto")
-    gaps: list[float] = []
-    last = [time.perf_counter()]
+    stops: list[float] = []
+    last = [time.perf_counter(), waited_for_the_processor()]
 
     def tick() -> None:
-        now = time.perf_counter()
-        gaps.append(now - last[0])
-        last[0] = now
+        now = [time.perf_counter(), waited_for_the_processor()]
+        stops.append(now[0] - last[0] - max(0.0, now[1] - last[1]))
+        last[:] = now
 
     timer = QTimer()
     timer.setInterval(5)
     timer.timeout.connect(tick)
-    qtbot.wait(300)
-    widget.run()
-    timer.start()
-    last[0] = time.perf_counter()
-    started = time.thread_time()
-    told: list[Any] = []
-    widget.counting.told.connect(lambda standing, news: told.append(standing))
     widget.counting.running.connect(lambda running: None if running else timer.stop())
+    qtbot.wait(300)
+    last[:] = [time.perf_counter(), waited_for_the_processor()]
+    timer.start()
+    widget.run()
     wait_for(lambda: not widget.counting.is_running)
-    assert len(gaps) > 3
-    # The window's own thread: what it computed itself between two turns.  On a machine that is busy with other things
-    # the clock says more of those than of the window, so it is held to twice the limit only.
-    assert (time.thread_time() - started) / len(gaps) < 0.2
-    assert max(gaps) < 0.4, sorted(gaps)[-5:]
+    assert widget.cells is not None, widget.run_bar.said.text()
+    assert len(stops) > 3
+    assert max(stops) < 0.2, sorted(stops)[-5:]
 
 
 def test_cancel_stops_within_a_batch_and_leaves_what_was_there(

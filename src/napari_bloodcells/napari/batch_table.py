@@ -31,7 +31,6 @@ class BatchTable(QTreeWidget):
         self.setColumnCount(2)
         self.setHeaderLabels(["sample", "n"])
         self.setUniformRowHeights(True)
-        self.setAlternatingRowColors(True)
         self.setAccessibleName("Differential of each sample")
         self.setToolTip(
             "Percent of each class by sample, with the count in brackets. Open a sample to see its images; "

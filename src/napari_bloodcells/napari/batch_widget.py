@@ -140,7 +140,8 @@ class BatchWidget(QWidget):
         self.result = result
         self.table.show_result(result)
         failed = len(result.failed)
-        said = f"{len(result.cells)} cells in {len(result.images) - failed} images; results in {self.output.path}."
+        assert self.output.path is not None
+        said = f"{len(result.cells)} cells in {len(result.images) - failed} images; tables in {self.output.path.name}."
         if failed:
             said += f" {failed} images could not be read; they are named in images.csv."
         self.run_bar.say(said)

@@ -331,6 +331,7 @@ def cell_layer_data(review: Review, name: str, series: bool, image: Image | None
         "ndim": 3 if series else 2,
         "shape_type": "rectangle",
         "edge_width": edge_width(cells),
+        "opacity": 1.0,
         "face_color": "transparent",
         "edge_color": [rgba(class_color(review.scheme, c.name)) for c in cells] or "#999999",
         "features": features_frame(review, cells),

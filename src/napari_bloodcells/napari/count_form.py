@@ -142,8 +142,8 @@ class CountForm(QWidget):
 
     def refresh_images(self, event: Any = None) -> None:
         """List the image layers anew; a new one is chosen, else the choice stays."""
-        names = [layer.name for layer in self.viewer.layers if type(layer).__name__ == "Image"]
-        fresh = getattr(event, "type", "") == "inserted" and type(event.value).__name__ == "Image"
+        names = [layer.name for layer in self.viewer.layers if layer.__class__.__name__ == "Image"]
+        fresh = getattr(event, "type", "") == "inserted" and event.value.__class__.__name__ == "Image"
         keep = event.value.name if fresh else self.image_combo.currentText()
         former = self.image_combo.currentText()
         self.image_combo.blockSignals(True)

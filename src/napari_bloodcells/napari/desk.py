@@ -68,9 +68,9 @@ class Desk:
             self._let_go(layer)
 
     def of_image(self, image: Image) -> CellLayer | None:
-        """The cell layer that lies on an image layer."""
+        """The cell layer that lies on an image layer (compared by ``==``: napari hands plugins proxies of layers)."""
         for cells in self.layers.values():
-            if cells.fields is not None and cells.fields.layer is image:
+            if cells.fields is not None and cells.fields.layer == image:
                 return cells
         return None
 
@@ -112,7 +112,11 @@ class Desk:
 
     def adopt(self, layer: Layer) -> CellLayer | None:
         """Take up a Shapes layer whose features are a table of cells; None for any other layer."""
-        if layer in self.layers or type(layer).__name__ != "Shapes" or not set(layer.features.columns) >= CELL_FEATURES:
+        if (
+            layer in self.layers
+            or layer.__class__.__name__ != "Shapes"
+            or not set(layer.features.columns) >= CELL_FEATURES
+        ):
             return None
         known = layer.metadata.get(METADATA, {})
         images = [str(name) for name in known.get("images", ())] or None
@@ -171,7 +175,7 @@ class Desk:
         """The image of an adopted layer: the one that it names, else one with the same fields, else the topmost."""
         wanted = layer.metadata.get(METADATA, {}).get("image_layer")
         best: Fields | None = None
-        for image in reversed([x for x in self.viewer.layers if type(x).__name__ == "Image"]):
+        for image in reversed([x for x in self.viewer.layers if x.__class__.__name__ == "Image"]):
             try:
                 fields = fields_of(image)
             except BloodcellsError:

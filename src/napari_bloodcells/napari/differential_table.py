@@ -118,7 +118,7 @@ class DifferentialTable(QWidget):
             rate = f"{part.rate:.1f} {part.rate_unit}" if part.rate_unit and part.rate == part.rate else ""
             self._fill(row, part.name, (str(part.count), "", rate, "", ""))
         height = self.table.verticalHeader().length() + max(24, self.table.horizontalHeader().sizeHint().height())
-        self.table.setFixedHeight(height + 6)
+        self.table.setFixedHeight(height + 12)
         self.counted.setText(f"{block.total} of {self.wanted} cells")
         self.bar.setRange(0, self.wanted)
         self.bar.setValue(min(block.total, self.wanted))

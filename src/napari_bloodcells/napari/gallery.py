@@ -31,7 +31,7 @@ from napari_bloodcells.napari.gallery_model import CELL_ROLE, CORRECTED, UNREVIE
 from napari_bloodcells.napari.palette import class_color, ink_on
 from napari_bloodcells.napari.review import Review
 
-CROP = 76
+CROP = 92
 _STRIP = 16
 _PAD = 3
 _KEY_NAMES = {

@@ -48,10 +48,10 @@ def open_layers_data(layers: LayerList) -> DataSet:
     DataSetError
         No open layer holds a reviewed cell.
     """
-    images = {layer.name: layer for layer in layers if type(layer).__name__ == "Image"}
+    images = {layer.name: layer for layer in layers if layer.__class__.__name__ == "Image"}
     samples: list[Sample] = []
     for layer in layers:
-        if type(layer).__name__ != "Shapes" or not {"image", "cell", "class", "reviewed"} <= set(layer.features):
+        if layer.__class__.__name__ != "Shapes" or not {"image", "cell", "class", "reviewed"} <= set(layer.features):
             continue
         known = layer.metadata.get(METADATA, {})
         review = review_of_frame(layer.features, list(known.get("images", ())) or None)
