@@ -1,8 +1,8 @@
 """Trains the network behind the shipped classifiers: all classes of ``pbc8``, all sources at once.
 
 ``wbc5`` and ``wbc4`` are the same network with fewer outputs, so one long training makes three models, and the cells
-of ``pbc`` that are no mature white cells teach their features too.  The length is given in minutes: on two shared
-cores a number of steps would tell little of when it ends.  Stopped and called again, it goes on from its checkpoint.
+of ``pbc`` that are no mature white cells teach their features too.  The length is given in minutes of computing: on two
+shared cores a number of steps would tell little of when it ends.  Stopped and called again, it goes on from its checkpoint.
 
     python -m benchmarks.accuracy.trunk --data ../shared/data --minutes 58 -o trunk.pt
 """
@@ -88,20 +88,20 @@ def train_trunk(
     state = _State(module, settings, generator)
     state.restore(place)
     stain = AugmentSettings(size=SEEN, zoom=settings.zoom)
-    start = time.monotonic() - state.seconds
-    while (spent := time.monotonic() - start) < 60 * settings.minutes:
+    start = time.process_time() - state.seconds
+    while (spent := time.process_time() - start) < 60 * settings.minutes:
         state.set_rate(spent / (60 * settings.minutes))
         drawn = at[torch.multinomial(weights, settings.batch_size, replacement=True, generator=generator).numpy()]
         index = torch.from_numpy(drawn)
         images = augment(cells.wide[index], cells.extent[index], stain, generator)
         state.step(to_input(images, (SEEN, SEEN), MEAN, STD), torch.from_numpy(cells.labels[drawn]))
         if state.steps % 200 == 0:
-            rate = state.steps * settings.batch_size / (time.monotonic() - start)
+            rate = state.steps * settings.batch_size / (time.process_time() - start)
             print(f"{spent / 60:.1f} min, step {state.steps}, loss {state.loss:.3f}, {rate:.0f} cells/s", flush=True)
         if state.steps % _KEEP_EVERY == 0:
-            state.seconds = time.monotonic() - start
+            state.seconds = time.process_time() - start
             state.keep(place)
-    state.seconds = time.monotonic() - start
+    state.seconds = time.process_time() - start
     state.keep(place)
     return {name: t.detach().clone() for name, t in state.average.state_dict().items()}
 
