@@ -60,7 +60,7 @@ def run(block: Block, folder: Path) -> subprocess.CompletedProcess[str]:
         "PYTHONWARNINGS": "ignore",
     }
     command = [*program, block.body]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
 
 
 def merged(blocks: list[Block]) -> list[Block]:
@@ -89,7 +89,7 @@ def help_of(*command: str) -> str:
         env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert done.returncode == 0, f"bloodcells-batch {' '.join(command)} is no command: {done.stderr}"
     return done.stdout
@@ -175,7 +175,7 @@ def test_the_docs_build_without_a_warning(tmp_path: Path) -> None:
         env={**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     assert "WARNING" not in done.stderr

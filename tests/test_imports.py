@@ -20,7 +20,7 @@ WINDOWS = {"napari", "qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "magicgui",
 def modules_after(code: str) -> set[str]:
     """Top-level names of all modules that a fresh Python has loaded after ``code``."""
     report = "\nimport sys, json\nprint('\\n' + json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
-    done = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout.splitlines()[-1]))
 
