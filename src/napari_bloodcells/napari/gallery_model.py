@@ -84,6 +84,8 @@ class GalleryModel(QAbstractListModel):
     def data(self, index: QModelIndex, role: int = int(Qt.ItemDataRole.DisplayRole)) -> Any:
         if not index.isValid() or not 0 <= index.row() < len(self.rows):
             return None
+        if self.rows[index.row()] not in self.review:  # deleted, and this model is not told yet
+            return None
         cell = self.review.cell(self.rows[index.row()])
         if role == CELL_ROLE:
             return cell
