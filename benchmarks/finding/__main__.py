@@ -72,7 +72,7 @@ def count_error(test: str, result: Measured, cell: str) -> list[Row]:
 
 
 def speed(candidate: Candidate, items: Sequence[TruthField]) -> Row:
-    """Milliseconds for a 640x480 field, best of three rounds on one thread."""
+    """Processor milliseconds for a 640x480 field, best of three rounds on one thread."""
     rounds = [measure(candidate, items).seconds for _ in range(3)]
     ms = 1000 * np.min(rounds, axis=0)
     low, high = np.percentile(ms, [2.5, 97.5])
@@ -98,10 +98,10 @@ def all_rows(data: Path, left_out: Path, n: int) -> list[Row]:
     for source in LEFT_OUT:
         items = evenly(collect([data / source]), n) if n else collect([data / source])
         add(rows_of(f"{source} (unseen)", "classical", measure(old, items)))
-        if not (left_out / source / "localizer.json").exists():
+        if not (left_out / LEFT_OUT[source] / "localizer.json").exists():
             print(f"{source}: no localizer without it in {left_out}; row not measured", flush=True)
             continue
-        unseen = learned(left_out / source)
+        unseen = learned(left_out / LEFT_OUT[source])
         result = measure(unseen, items)
         add(rows_of(f"{source} (unseen)", "learned", result))
         if result.every["RBC"]:

@@ -46,9 +46,9 @@ def calibrate_localizer(
 ) -> LocalizerInfo:
     """``info`` with calibration and thresholds measured on ``items``; classes with too few boxes keep the default.
 
-    The threshold of white cells is the highest that keeps 99 % of those that are found at all, in the mean of the
-    sources (a box around nothing, which a source may hold, would set it to zero otherwise); those of red cells and
-    platelets make the found number equal the true one.
+    The threshold of white cells is the highest that keeps 99 % of those found at the lowest one allowed, in the mean
+    of the sources (a box around nothing, which a source may hold, would set it to zero otherwise); those of red cells
+    and platelets make the found number equal the true one.
     """
     bare = info.model_copy(update={"calibration": (Calibration(),) * 3, "thresholds": (_OPEN,) * 3})
     results = _search(LearnedLocalizer(bare, net), items, progress)
@@ -136,12 +136,12 @@ def _probability(rule: Calibration, logits: NDArray[np.float64]) -> NDArray[np.f
 
 
 def _threshold_for_recall(results: Sequence[_Found], sure: Sequence[NDArray[np.float64]]) -> float:
-    """The highest threshold that keeps 99 % of the true cells that are found at all, in the mean of the sources."""
+    """The highest threshold that keeps 99 % of the true cells found at the lowest one, in the mean of the sources."""
     parts: dict[str, list[NDArray[np.float64]]] = {}
     for result, scores in zip(results, sure, strict=True):
         parts.setdefault(result.source, []).append(scores[result.true])
     scores_of = [np.concatenate(part) for part in parts.values()]
-    scores_of = [scores for scores in scores_of if len(scores)]
+    scores_of = [scores[scores >= BOUNDS[0]] for scores in scores_of if (scores >= BOUNDS[0]).any()]
     for threshold in np.arange(0.9, 0.02, -0.01):
         if np.mean([(scores >= threshold).mean() for scores in scores_of]) >= WANTED_RECALL:
             return float(threshold)
