@@ -1,8 +1,8 @@
 """The table of ``docs/finding.md``: one command measures all rows, learned and classical side by side.
 
-    python -m benchmarks.finding DATA [--left-out scratch/finding/left-out] [-o docs/finding] [-n 100]
+    python -m benchmarks.finding DATA [--left-out scratch/finding/left-out] [-o docs/finding.md] [-n 100]
 
-Writes ``OUT-table.md`` and ``OUT-table.json``.  Rows of unseen sources need the localizers of
+Writes the figures of the page and ``benchmarks/finding/results.json``.  Rows of unseen sources need the localizers of
 ``benchmarks.finding.left_out``; without them they are named as not measured.  Intervals are 95 %, bootstrap over
 fields.  ``-n`` bounds the fields of one row (0: all).
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -21,24 +21,12 @@ import torch
 from benchmarks.finding.false_alarms import drawn_alarms, sickle_alarms
 from benchmarks.finding.left_out import LEFT_OUT
 from benchmarks.finding.measure import Candidate, Measured, classical, evenly, learned, measure
+from benchmarks.finding.page import Row, write_page
 from napari_bloodcells.core.localize.collect import TruthField, collect
 from napari_bloodcells.core.localize.score import FieldScore, average_precision, bootstrap, precision, recall
 
 ZOOMS = (0.4, 0.63, 1.6, 2.5)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure of the table; ``n`` fields, ``cells`` true cells in them."""
-
-    test: str
-    method: str
-    measure: str
-    value: float
-    low: float
-    high: float
-    n: int
-    cells: int
+RESULTS = Path(__file__).parent / "results.json"
 
 
 def figure(
@@ -86,7 +74,7 @@ def all_rows(data: Path, left_out: Path, n: int) -> list[Row]:
     def add(more: Sequence[Row]) -> None:
         rows.extend(more)
         for row in more:
-            print(line(row), flush=True)
+            print(row.test, row.method, row.measure, row, row.n, flush=True)
 
     shipped, old = learned(), classical()
     bccd = [item for item in collect([data / "bccd"]) if item.part == "test"]
@@ -125,27 +113,19 @@ def all_rows(data: Path, left_out: Path, n: int) -> list[Row]:
     return rows
 
 
-def line(row: Row) -> str:
-    """One line of Markdown."""
-    number = "{:.1f}" if row.measure == "ms" else "{:.2f}" if "alarms" in row.measure else "{:.3f}"
-    value, low, high = (number.format(v) for v in (row.value, row.low, row.high))
-    return f"| {row.test} | {row.method} | {row.measure} | {value} | {low} to {high} | {row.n} | {row.cells or ''} |"
-
-
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--left-out", type=Path, default=Path("scratch/finding/left-out"))
-    parser.add_argument("-o", "--output", default="docs/finding")
+    parser.add_argument("-o", "--output", type=Path, default=Path("docs/finding.md"))
     parser.add_argument("-n", type=int, default=100)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = all_rows(arguments.data, arguments.left_out, arguments.n)
-    head = "| test | method | measure | value | 95 % interval | fields | cells |\n|---|---|---|---|---|---|---|\n"
-    Path(f"{arguments.output}-table.md").write_text(head + "\n".join(map(line, rows)) + "\n", encoding="utf-8")
+    write_page(arguments.output, rows)
     text = json.dumps([asdict(row) for row in rows], indent=1)
-    Path(f"{arguments.output}-table.json").write_text(text + "\n", encoding="utf-8")
+    RESULTS.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
