@@ -20,7 +20,11 @@ _SHOWN_FAILURES = 10
 def count(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="FOLDER|FILES...", help="A folder of images, or image files.", show_default=False),
+        typer.Argument(
+            metavar="FOLDER|FILES...",
+            help="A folder of images, image files, or an address (s3://..., https://...).",
+            show_default=False,
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -94,7 +98,7 @@ def count(
     from napari_bloodcells.core.errors import Cancelled
     from napari_bloodcells.core.output import default_output
 
-    place = output or default_output([Path(entry) for entry in inputs])
+    place = output or default_output(inputs)
     options = CountOptions(
         output=place,
         resume=resume,

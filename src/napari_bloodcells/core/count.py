@@ -23,6 +23,7 @@ from napari_bloodcells.core.jobs import JobList, Sources, collect_jobs, unnamed
 from napari_bloodcells.core.output import check_output, read_finished, write_tables
 from napari_bloodcells.core.pipeline import CounterSetup, FieldCounter, StageTimes, check_setup
 from napari_bloodcells.core.progress import Progress, Silent
+from napari_bloodcells.core.remote import is_address
 from napari_bloodcells.core.runlock import RunLock
 from napari_bloodcells.core.shards import ShardPlan, ShardStore, digest_of, shard_size
 from napari_bloodcells.core.workers import Done, Work, cpu_count, run_inline, run_processes
@@ -294,6 +295,7 @@ class _Run:
         files = [f"{job.image}\0{_stamp(job.source)}\0{_stamp(job.annotation)}" for job in self.listed.jobs]
         from napari_bloodcells import __version__
 
+        shown |= {"localizer": _localizer_hash(self.setup)}
         return {"model": self.info.sha256, "version": __version__, "list of images": digest_of(files), **shown}
 
     def _count(self, plan: ShardPlan, shards: Iterable[int]) -> Iterator[Done]:
@@ -322,7 +324,11 @@ class _Run:
         return CountResult(cells, images, blocks, run, self.info, self.listed.root, self._files())
 
     def _files(self) -> dict[str, str]:
-        return {job.image: job.source for job in self.listed.jobs if isinstance(job.source, str)}
+        return {
+            job.image: job.source
+            for job in self.listed.jobs
+            if isinstance(job.source, str) and not is_address(job.source)
+        }
 
     def _run_info(self, read: int, given: int, n_cells: int) -> dict[str, Any]:
         from napari_bloodcells.core.output import versions
@@ -373,6 +379,20 @@ def _read_info(model: str) -> BundleInfo:
     from napari_bloodcells.core.bundle import read_info
 
     return read_info(model)
+
+
+def _localizer_hash(setup: CounterSetup) -> str:
+    """SHA-256 of the weights of a learned localizer, empty where none is used or it has none."""
+    import json
+
+    from napari_bloodcells.core.localize.store import METADATA, home
+
+    if setup.boxes in ("classical", "whole"):
+        return ""
+    try:
+        return str(json.loads((home(setup.localizer) / METADATA).read_text(encoding="utf-8"))["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _stamp(source: Any) -> str:

@@ -22,6 +22,7 @@ from napari_bloodcells.core.cellstable import table_name
 from napari_bloodcells.core.errors import BloodcellsError, DataSetError, DataWarning, ImageError, UsageError
 from napari_bloodcells.core.find import find_images, is_output_folder
 from napari_bloodcells.core.matching import find_annotations, match_annotations
+from napari_bloodcells.core.remote import is_address, list_images
 
 if TYPE_CHECKING:
     from napari_bloodcells.core.datasets.base import DataSet
@@ -94,6 +95,8 @@ def collect_jobs(sources: Sources, *, recursive: bool = True, annotations: bool 
         return JobList(tuple(FieldJob(n, v if isinstance(v, np.ndarray) else str(v)) for n, v in named.items()))
     if isinstance(sources, Mapping):
         return JobList(tuple(FieldJob(name, str(value)) for name, value in named.items()))
+    if any(is_address(name) for name in named):
+        return _remote_jobs(list(named), recursive)
     return _path_jobs([Path(name) for name in named], recursive, annotations, labels)
 
 
@@ -105,6 +108,21 @@ def _named(sources: Sources) -> dict[str, PathOrArray]:
         f"array {number}" if isinstance(value, np.ndarray) else str(value): value
         for number, value in enumerate(listed, start=1)
     }
+
+
+def _remote_jobs(addresses: list[str], recursive: bool) -> JobList:
+    """Jobs of images that lie elsewhere: their cells are found, as no XML is fetched."""
+    jobs: list[FieldJob] = []
+    for address in addresses:
+        if not is_address(address):
+            raise UsageError(f"{address}: give folders of this machine or addresses, not both at once.")
+        prefix = f"{address.rstrip('/').rpartition('/')[2]}/" if len(addresses) > 1 else ""
+        listed = list_images(address, recursive)
+        jobs += [FieldJob(table_name(f"{prefix}{name}"), place) for name, place in listed.items()]
+    names = [job.image for job in jobs]
+    if len(set(names)) < len(names):
+        raise UsageError("Two of the addresses end with the same name; count them one after the other.")
+    return JobList(tuple(jobs))
 
 
 def _path_jobs(paths: list[Path], recursive: bool, annotations: bool, labels: bool) -> JobList:

@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import numpy as np
 
 from napari_bloodcells.core.cellstable import cells_csv, neutralize_frame, read_cells, restore
 from napari_bloodcells.core.errors import OutputError, UsageError
+from napari_bloodcells.core.remote import is_address, shown
 from napari_bloodcells.core.shards import PARTIAL, PLAN, check_same_run, write_or_tell
 
 if TYPE_CHECKING:
@@ -32,12 +34,14 @@ TABLES = ("cells", "images", "differential")
 DEFAULT_SUFFIX = "-differential"
 
 
-def default_output(paths: list[Path]) -> Path:
-    """``FOLDER-differential`` beside the folder that is counted, or that holds the first file.
+def default_output(paths: Sequence[str]) -> Path:
+    """``FOLDER-differential`` beside the folder that is counted, or that holds the first file; here for an address.
 
-    >>> default_output([Path("/data/smears")]).as_posix()
-    '/data/smears-differential'
+    >>> default_output(["/data/smears"]).as_posix(), default_output(["s3://bucket/smears"]).as_posix()
+    ('/data/smears-differential', 'smears-differential')
     """
+    if is_address(paths[0]):
+        return Path(f"{shown(paths[0]).rstrip('/').rpartition('/')[2] or 'images'}{DEFAULT_SUFFIX}")
     first = Path(os.path.abspath(paths[0]))
     folder = first if first.is_dir() or not first.suffix else first.parent
     return folder.with_name(f"{folder.name or 'images'}{DEFAULT_SUFFIX}")
@@ -84,7 +88,7 @@ def _table_names() -> list[str]:
 
 def _folders(sources: Sources) -> list[Path]:
     listed = [sources] if isinstance(sources, (str, Path, np.ndarray)) else list(sources)
-    paths = [Path(os.path.realpath(entry)) for entry in listed if isinstance(entry, (str, Path))]
+    paths = [Path(os.path.realpath(e)) for e in listed if isinstance(e, (str, Path)) and not is_address(e)]
     return [path for path in paths if path.is_dir()]
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_bloodcells.core.images import DEFAULT_MAX_PIXELS, image_size, read_image, to_rgb8
+from napari_bloodcells.core.images import DEFAULT_MAX_PIXELS, image_size, read_image, read_image_bytes, to_rgb8
+from napari_bloodcells.core.remote import is_address, read_remote, shown
 
 HALVED_FROM = 560
 """Long side in pixels from which a JPEG is read at half size first."""
@@ -42,6 +43,10 @@ class Picture:
     @staticmethod
     def of_file(path: str, max_pixels: int = DEFAULT_MAX_PIXELS, halve: bool = True) -> Picture:
         """Read a file, a large JPEG at half size if ``halve``; raises ``ImageError`` where it cannot be read."""
+        if is_address(path):
+            data = read_remote(path, 16 * max_pixels + 2**26)
+            pixels = read_image_bytes(data, shown(path).rpartition("/")[2], max_pixels=max_pixels)
+            return Picture(pixels, pixels.shape[0], pixels.shape[1])
         if halve and path.casefold().endswith(_JPEG):
             height, width = image_size(path)
             if max(height, width) >= HALVED_FROM:

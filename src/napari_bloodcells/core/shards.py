@@ -56,9 +56,9 @@ def shard_size(n_images: int, workers: int) -> int:
     """Images per shard: enough shards to share the work evenly, few enough files for a large run.
 
     >>> shard_size(10, 2), shard_size(1456, 2), shard_size(1_000_000, 2)
-    (1, 45, 256)
+    (1, 45, 64)
     """
-    return max(1, min(256, n_images // (max(workers, 1) * 16) or 1))
+    return max(1, min(64, n_images // (max(workers, 1) * 16) or 1))
 
 
 def write_or_tell(path: Path, data: bytes) -> None:

@@ -156,14 +156,14 @@ def _start_worker(queue: Any) -> None:
 
 
 def _keep_memory() -> None:
-    """Have glibc keep freed memory up to 64 MB: every picture would else be asked of the system page by page."""
+    """Have glibc keep freed memory up to 16 MB: every picture would else be asked of the system page by page."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             import ctypes
 
             libc = ctypes.CDLL(None)
-            libc.mallopt(-3, 64 * 2**20)  # M_MMAP_THRESHOLD
-            libc.mallopt(-1, 64 * 2**20)  # M_TRIM_THRESHOLD
+            libc.mallopt(-3, 8 * 2**20)  # M_MMAP_THRESHOLD
+            libc.mallopt(-1, 16 * 2**20)  # M_TRIM_THRESHOLD
 
 
 def _end_with(parent: Any) -> None:
