@@ -58,8 +58,7 @@ def count(widget: CountWidget, wait_for: Any, qtbot: Any) -> Review:
     former = widget.cells
     qtbot.mouseClick(widget.run_bar.run, Qt.MouseButton.LeftButton)
     wait_for(lambda: not widget.counting.is_running)
-    assert widget.cells is not None, widget.run_bar.said.text()
-    assert widget.cells is not former
+    wait_for(lambda: widget.cells is not None and widget.cells is not former, 30_000)
     return widget.cells.review
 
 
@@ -189,7 +188,7 @@ def test_the_event_loop_turns_at_least_five_times_a_second_while_the_count_runs(
     timer.start()
     widget.run()
     wait_for(lambda: not widget.counting.is_running)
-    assert widget.cells is not None, widget.run_bar.said.text()
+    wait_for(lambda: widget.cells is not None, 30_000)
     assert len(stops) > 3
     assert max(stops) < 0.2, sorted(stops)[-5:]
 
@@ -372,7 +371,7 @@ def test_a_hundred_crops_appear_quickly_and_ten_thousand_only_where_they_are_see
         review = Review(load_scheme("wbc5"), fields.names, some)
         model = GalleryModel(review, Thumbnails(fields, 76))
         gallery = Gallery(model, ReviewActions(review, {}, lambda i: None, lambda t: None))
-        gallery.resize(900, 1300)
+        gallery.resize(1300, 1500)
         qtbot.addWidget(gallery)
         return gallery
 

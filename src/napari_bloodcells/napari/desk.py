@@ -74,15 +74,25 @@ class Desk:
                 return cells
         return None
 
-    def place(self, review: Review, fields: Fields) -> CellLayer:
-        """Put a new review on the canvas, over its image; what was reviewed before on that image is carried over."""
+    def retire(self, image: Image) -> Review | None:
+        """Take the cell layer of an image away, because a new one is to come; its review, None where there is none."""
+        former = self.of_image(image)
+        if former is None:
+            return None
+        self.viewer.layers.remove(former.layer)
+        return former.review
+
+    def place(self, review: Review, fields: Fields, former: Review | None = None) -> CellLayer:
+        """Put a new review on the canvas, over its image.
+
+        What was reviewed before on that image (``former``, the open review, or the one that was kept) is carried over.
+        """
         review.reviewer = preferences.reviewing().reviewer or review.reviewer
         review.info["paths"] = [str(p) for p in fields.paths]
-        former, path = self.of_image(fields.layer), self._path(fields)
-        kept = 0
+        path, kept = self._path(fields), 0
+        former = former or self.retire(fields.layer)
         if former is not None:
-            kept = review.carry_over(former.review)
-            self.viewer.layers.remove(former.layer)
+            kept = review.carry_over(former)
         elif journal_matches(path, review.images):
             kept = review.carry_over(read_journal(path))
         if kept:
