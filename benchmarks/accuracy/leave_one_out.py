@@ -74,14 +74,13 @@ def try_unseen(bundle: Bundle, cells: AllCells, source: str) -> dict[str, Any]:
 def calibrated(
     bundle: Bundle, crops: torch.Tensor, truth: NDArray[np.int64], groups: NDArray[np.str_], n: int
 ) -> dict[str, float | int]:
-    """Accuracy before and after calibrating with ``n`` cells, on cells of other groups; mean of three draws."""
+    """Accuracy before and after calibrating with ``n`` cells, on cells of other groups; mean of three draws.
+
+    Not done where fewer than 20 cells would be left to test.
+    """
     rows = []
     for draw in range(DRAWS):
-        order = np.random.default_rng(draw).permutation(np.unique(groups))
-        rank = {g: i for i, g in enumerate(order.tolist())}
-        position = np.array([rank[g] for g in groups.tolist()])
-        ordered = np.argsort(position, kind="stable")
-        given = ordered[:n]
+        given = draw_cells(truth, groups, n, draw)
         rest = np.flatnonzero(~np.isin(groups, groups[given]))
         if len(rest) < 20 or len(np.unique(truth[given])) < 2:
             continue
@@ -100,6 +99,21 @@ def calibrated(
         "after": float(after.mean()),
         "worst": float(after.min()),
     }
+
+
+def draw_cells(truth: NDArray[np.int64], groups: NDArray[np.str_], n: int, seed: int) -> NDArray[np.intp]:
+    """``n`` cells as somebody would label them: as many of each class, from as few groups (slides) as give them."""
+    order = np.random.default_rng(seed).permutation(np.unique(groups))
+    rank = {g: i for i, g in enumerate(order.tolist())}
+    position = np.array([rank[g] for g in groups.tolist()])
+    classes = np.unique(truth)
+    queues = [np.flatnonzero(truth == c)[np.argsort(position[truth == c], kind="stable")].tolist() for c in classes]
+    drawn: list[int] = []
+    while len(drawn) < n and any(queues):
+        for queue in queues:
+            if queue and len(drawn) < n:
+                drawn.append(queue.pop(0))
+    return np.array(drawn, np.intp)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

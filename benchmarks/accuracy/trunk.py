@@ -2,9 +2,10 @@
 
 ``wbc5`` and ``wbc4`` are the same network with fewer outputs, so one long training makes three models, and the cells
 of ``pbc`` that are no mature white cells teach their features too.  The length is given in minutes of computing: on two
-shared cores a number of steps would tell little of when it ends.  Stopped and called again, it goes on from its checkpoint.
+shared cores a number of steps would tell little of when it ends.  Stopped and called again, it goes on
+from its checkpoint.
 
-    python -m benchmarks.accuracy.trunk --data ../shared/data --minutes 58 -o trunk.pt
+    python -m benchmarks.accuracy.trunk --data ../shared/data --minutes 50 -o trunk.pt
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _KEEP_EVERY = 2000
 class TrunkSettings:
     """What a training does: see the fields of ``core.recipe.Recipe`` of the same names."""
 
-    minutes: float = 58.0
+    minutes: float = 50.0
     batch_size: int = 32
     lr: float = 1.5e-3
     weight_decay: float = 0.05

@@ -13,7 +13,13 @@ from napari_bloodcells.core.bundle import load_model
 from napari_bloodcells.core.calibrate import calibrate
 from napari_bloodcells.core.errors import DataSetError, OutputError
 
-CLASSES = ("lymphocyte", "eosinophil")
+COLORS = {
+    "neutrophil": (200, 200, 60),
+    "eosinophil": (150, 60, 60),
+    "basophil": (60, 60, 60),
+    "lymphocyte": (60, 150, 60),
+    "monocyte": (90, 90, 220),
+}
 
 
 def draw(path: Path, kind: str, rng: np.random.Generator) -> None:
@@ -21,7 +27,7 @@ def draw(path: Path, kind: str, rng: np.random.Generator) -> None:
     rows, columns = np.mgrid[:100, :100]
     distance = np.hypot(rows - 50 + rng.normal(), columns - 50 + rng.normal())
     image = np.full((100, 100, 3), 235, np.uint8)
-    image[distance < 30] = (60, 150, 60) if kind == "lymphocyte" else (150, 60, 60)
+    image[distance < 30] = COLORS[kind]
     image[distance < 18 + rng.normal()] = (40, 40, 120)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)
@@ -35,7 +41,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def labeled(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
-    for kind in CLASSES:
+    for kind in COLORS:
         for i in range(6):
             draw(tmp_path / "mine" / kind / f"{kind}_{i}.png", kind, rng)
     return tmp_path / "mine"
@@ -46,11 +52,10 @@ def test_the_new_model_knows_the_labeled_cells_and_the_old_one_is_as_it_was(labe
     before = {k: v.clone() for k, v in old.module.state_dict().items()}
     found = calibrate(old, labeled, tmp_path / "new", device="cpu")
     new = load_model(tmp_path / "new", device="cpu")
-    assert found.after["accuracy"].value >= found.before["accuracy"].value
-    assert found.after["accuracy"].value == 1.0
+    assert found.after["accuracy"].value > max(0.85, found.before["accuracy"].value)
     assert new.info.class_names == old.info.class_names
     assert new.info.name == "wbc5-calibrated"
-    assert new.info.training[-1].counts == {"eosinophil": 6, "lymphocyte": 6}
+    assert new.info.training[-1].counts == dict.fromkeys(COLORS, 6)
     assert all(torch.equal(before[k], v) for k, v in old.module.state_dict().items())
     assert not torch.equal(new.module.head.weight, old.module.head.weight)
 
@@ -68,7 +73,7 @@ def test_a_folder_that_holds_something_is_not_overwritten(labeled, tmp_path):
     [({"lymphocyte": 2, "eosinophil": 2}, "4 labeled cells.*5 or more"), ({"lymphocyte": 6}, "one class only")],
 )
 def test_too_few_cells_are_refused_and_nothing_is_written(labeled, tmp_path, keep, says):
-    for kind in CLASSES:
+    for kind in COLORS:
         for file in sorted((labeled / kind).iterdir())[keep.get(kind, 0) :]:
             file.unlink()
     with pytest.raises(DataSetError, match=says):

@@ -17,10 +17,12 @@ from scipy.special import log_softmax, softmax
 from napari_bloodcells.core.temperature import fit_temperature
 
 Floats = NDArray[np.float64]
-STRENGTHS = (float("inf"), 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+STRENGTHS = (float("inf"), 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 """Weight of the prior against the mean log-loss of the cells; infinite leaves the layer as it was."""
 
 _FOLDS = 10
+_LEAST, _CAREFUL = 3, 10.0
+"""Where a class has fewer labeled cells than the first, the prior is at least as strong as the second."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,17 @@ def fit_head(views: Floats, labels: NDArray[np.int64], old: Head, strength: floa
     center = flat.mean(0)
     scale = max(float(flat.std()), 1e-9)
     x = (flat - center) / scale
-    base = old.logits(flat)
+    # Only the classes that are there are told apart, so what is said of the others does not move.
+    there = np.unique(labels)
+    base = old.logits(flat)[:, there]
     truth = np.repeat(labels, n_views)
     count = np.bincount(labels, minlength=n_classes)
     weight = (1 / np.sqrt(count[truth]))[:, None]  # halfway between cells alike and classes alike
     weight = weight / weight.sum()
-    target = np.eye(n_classes)[truth]
+    target = np.eye(n_classes)[truth][:, there]
 
     def objective(flat_change: Floats) -> tuple[float, Floats]:
-        change = flat_change.reshape(n_classes, width + 1)
+        change = flat_change.reshape(len(there), width + 1)
         logits = base + x @ change[:, :-1].T + change[:, -1]
         loss = -float((weight * target * log_softmax(logits, axis=1)).sum())
         slope = weight * (softmax(logits, axis=1) - target)
@@ -94,10 +98,10 @@ def fit_head(views: Floats, labels: NDArray[np.int64], old: Head, strength: floa
         loss += 0.5 * float((prior * change**2).sum())
         return loss, (gradient + prior * change).ravel()
 
-    found = minimize(
-        objective, np.zeros(n_classes * (width + 1)), jac=True, method="L-BFGS-B", options={"maxiter": 60}
-    )
-    change = found.x.reshape(n_classes, width + 1)
+    start = np.zeros(len(there) * (width + 1))
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 60})
+    change = np.zeros((n_classes, width + 1))
+    change[there] = found.x.reshape(len(there), width + 1)
     moved = change[:, :-1] / scale
     return Head(old.weight + moved, old.bias + change[:, -1] - moved @ center)
 
@@ -109,18 +113,20 @@ def choose_head(views: Floats, labels: NDArray[np.int64], groups: NDArray[np.str
     another has no fewer right answers and a log-loss that is lower by more than its standard error; of those, the most
     held one that is within a standard error of the best.
     """
-    held_out = _folds(groups)
-    logits = {s: np.empty((len(labels), len(old.bias))) for s in STRENGTHS}
+    held_out = _folds(_splittable(labels, groups))
+    count = np.bincount(labels, minlength=len(old.bias))
+    strengths = STRENGTHS if count.min() >= _LEAST else tuple(s for s in STRENGTHS if s >= _CAREFUL)
+    logits = {s: np.empty((len(labels), len(old.bias))) for s in strengths}
     for fold in range(held_out.max() + 1):
         out = held_out == fold
-        for strength in STRENGTHS:
+        for strength in strengths:
             head = fit_head(views[~out], labels[~out], old, strength)
             logits[strength][out] = head.logits(views[out, 0])
     losses = {s: _tempered_losses(found, labels) for s, found in logits.items()}
     right = {s: int((found.argmax(1) == labels).sum()) for s, found in logits.items()}
-    unchanged = STRENGTHS[0]
+    unchanged = strengths[0]
     better = [unchanged]
-    for strength in STRENGTHS[1:]:
+    for strength in strengths[1:]:
         if right[strength] >= right[unchanged] and _excess(losses[unchanged] - losses[strength]) > 1:
             better.append(strength)
     least = min(better, key=lambda s: float(losses[s].mean()))
@@ -139,6 +145,17 @@ def _tempered_losses(logits: Floats, labels: NDArray[np.int64]) -> Floats:
     temperature = fit_temperature(logits.astype(np.float32), labels)
     losses: Floats = -log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels]
     return losses
+
+
+def _splittable(labels: NDArray[np.int64], groups: NDArray[np.str_]) -> NDArray[np.str_]:
+    """The groups, but of a class that stands in one group alone each cell by itself: left out as a whole, it could not
+    be known by any layer."""
+    found = groups.astype(object)
+    for label in np.unique(labels):
+        here = np.flatnonzero(labels == label)
+        if len(set(groups[here].tolist())) == 1:
+            found[here] = [f"{groups[i]} cell {i}" for i in here.tolist()]
+    return found.astype(str)
 
 
 def _folds(groups: NDArray[np.str_]) -> NDArray[np.int64]:
