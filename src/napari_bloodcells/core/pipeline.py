@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from napari_bloodcells.core.boxes import Boxes, iou
 from napari_bloodcells.core.cells import CellRecord, FieldRecord, Verdict, cell_record
 from napari_bloodcells.core.errors import AnnotationError, BloodcellsError, DataWarning, UsageError
+from napari_bloodcells.core.files import display_name
 from napari_bloodcells.core.images import DEFAULT_MAX_PIXELS
 from napari_bloodcells.core.jobs import FieldJob
 from napari_bloodcells.core.picture import Picture
@@ -160,7 +161,10 @@ class FieldCounter:
             _ = self.localizer  # one that cannot be loaded ends the run, not each image
         located = [item for group in _groups(self._read_ahead(jobs)) for item in self._locate_group(group)]
         cells = iter(self._classify(located))
-        records = [replace(item.record, cells=tuple(next(cells) for _ in range(len(item.boxes)))) for item in located]
+        records = [
+            without_names(job, replace(item.record, cells=tuple(next(cells) for _ in range(len(item.boxes)))))
+            for job, item in zip(jobs, located, strict=True)
+        ]
         self.times.images += len(records)
         self.times.cells += sum(len(record.cells) for record in records)
         return records
@@ -365,6 +369,27 @@ def _groups(read: Iterable[Read]) -> Iterator[list[Read]]:
 def failed(job: FieldJob, error: BloodcellsError) -> Located:
     """An image that could not be counted, with the error in words."""
     return Located(FieldRecord(job.image, status=str(error)), Boxes(), (), None)
+
+
+def without_names(job: FieldJob, record: FieldRecord) -> FieldRecord:
+    """The record with the name of its image instead of those of its files, where they differ (``--anonymous``).
+
+    >>> job = FieldJob("sample 1/field 2", "/data/Smith.jpg", "/data/Smith.xml")
+    >>> without_names(job, FieldRecord(job.image, "Smith.xml: is empty (0 bytes).")).status
+    'sample 1/field 2: is empty (0 bytes).'
+    """
+    files = [display_name(file) for file in (job.source, job.annotation) if isinstance(file, str)]
+    files = [name for name in files if name.rpartition(".")[0] not in job.image]
+
+    def plain(text: str) -> str:
+        for name in files:
+            text = text.replace(name, job.image)
+        return text
+
+    if not files:
+        return record
+    told, odd = (tuple(plain(text) for text in texts) for texts in (record.warnings, record.problems))
+    return replace(record, status=plain(record.status), warnings=told, problems=odd)
 
 
 def whole_field(picture: Picture, um_per_pixel: float | None = None, scale: str = "um") -> tuple[Boxes, Field]:
