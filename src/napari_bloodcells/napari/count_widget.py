@@ -35,10 +35,8 @@ from napari_bloodcells.napari.worker import Task, report_error
 
 if TYPE_CHECKING:
     import napari
-    from napari_bloodcells.napari.review import Review
 
 _CHECK_MS = 250
-_REDRAW_MS = 100
 WANTED = (100, 200, 400)
 
 
@@ -237,15 +235,7 @@ class CountWidget(QWidget):
         fields = self._fields
         if fields is None or fields.layer not in self.viewer.layers:
             return
-        former = self.desk.retire(fields.layer)
-        # The canvas is drawn once without the old layer before the new one comes: with software OpenGL (llvmpipe) a
-        # layer removed and another added within one drawing ends in a segmentation fault of the driver.
-        QTimer.singleShot(0 if former is None else _REDRAW_MS, lambda: self._place(counted, fields, former))
-
-    def _place(self, counted: Counted, fields: Fields, former: Review | None) -> None:
-        if fields.layer not in self.viewer.layers:
-            return
-        self.show_cells(self.desk.place(counted.review, fields, former))
+        self.show_cells(self.desk.place(counted.review, fields))
         n = len(counted.review)
         said = f"{n} white cells in {len(fields)} field{'s' if len(fields) > 1 else ''}."
         if counted.failed:

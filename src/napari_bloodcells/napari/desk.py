@@ -74,30 +74,29 @@ class Desk:
                 return cells
         return None
 
-    def retire(self, image: Image) -> Review | None:
-        """Take the cell layer of an image away, because a new one is to come; its review, None where there is none."""
-        former = self.of_image(image)
-        if former is None:
-            return None
-        self.viewer.layers.remove(former.layer)
-        return former.review
-
-    def place(self, review: Review, fields: Fields, former: Review | None = None) -> CellLayer:
+    def place(self, review: Review, fields: Fields) -> CellLayer:
         """Put a new review on the canvas, over its image.
 
-        What was reviewed before on that image (``former``, the open review, or the one that was kept) is carried over.
+        What was reviewed before on that image (in the open layer, or in the journal) is carried over.  An open cell
+        layer of the image is filled anew, not replaced: napari 0.9.2 with software OpenGL (llvmpipe) ends in a
+        segmentation fault when a Shapes layer is removed and another one added.
         """
         review.reviewer = preferences.reviewing().reviewer or review.reviewer
         review.info["paths"] = [str(p) for p in fields.paths]
-        path, kept = self._path(fields), 0
-        former = former or self.retire(fields.layer)
+        former, path, kept = self.of_image(fields.layer), self._path(fields), 0
         if former is not None:
-            kept = review.carry_over(former)
+            kept = review.carry_over(former.review)
         elif journal_matches(path, review.images):
             kept = review.carry_over(read_journal(path))
         if kept:
             self.say(f"{kept} cells that were reviewed before keep what was said of them.")
-        return self._place(review, fields, Journal(path, review, self.say), fresh=True)
+        journal = Journal(path, review, self.say)
+        if former is None:
+            return self._place(review, fields, journal, fresh=True)
+        layer = former.layer
+        self._let_go(layer)
+        refill(layer, review, fields)
+        return self._tie(layer, review, fields, journal, fresh=True)
 
     def restore(self, image: Image) -> CellLayer | None:
         """Bring back the review that was kept of an image, where there is one and it is not open."""
@@ -218,6 +217,19 @@ class Desk:
             journal.stop()
         cells.close()
         self.closed.emit(cells)
+
+
+def refill(layer: Shapes, review: Review, fields: Fields) -> None:
+    """Give a Shapes layer the cells of another review."""
+    shapes, keywords = cell_layer_data(review, layer.name, fields.series, fields.layer)
+    layer.selected_data = set()
+    layer.text = None
+    layer.data = [(shape, "rectangle") for shape in shapes]
+    layer.features = keywords["features"]
+    if shapes:
+        layer.edge_width = [keywords["edge_width"]] * len(shapes)
+        layer.face_color = keywords["face_color"]
+    layer.metadata = keywords["metadata"]
 
 
 def unclassified(edit: Edit) -> list[int]:

@@ -14,6 +14,7 @@ CODE = (
     "import sys; from napari_bloodcells.core.devices import describe_device, pick_device; "
     "print(describe_device(pick_device(sys.argv[1])))"
 )
+UNKNOWN = "The processor is chosen on Run."
 _known: dict[str, str] = {}
 
 
@@ -37,7 +38,7 @@ class DeviceLine(QObject):
         self.said.emit("Looking at the processors \u2026")
         self._process = QProcess(self)
         self._process.finished.connect(self._answered)
-        self._process.errorOccurred.connect(lambda _: self.said.emit("The processor is chosen on Run."))
+        self._process.errorOccurred.connect(self._not_started)
         self._process.start(sys.executable, ["-c", CODE, device])
 
     def stop(self) -> None:
@@ -48,6 +49,9 @@ class DeviceLine(QObject):
             process.errorOccurred.disconnect()
             process.kill()
             process.waitForFinished(1000)
+
+    def _not_started(self, *_: object) -> None:
+        self.said.emit(UNKNOWN)
 
     def _answered(self, code: int, *_: object) -> None:
         process, self._process = self._process, None
@@ -60,4 +64,4 @@ class DeviceLine(QObject):
             self.said.emit(_known[self._device])
         else:
             said = error.splitlines()[-1] if error else ""
-            self.said.emit(said.rpartition("Error: ")[2] or "The processor is chosen on Run.")
+            self.said.emit(said.rpartition("Error: ")[2] or UNKNOWN)
