@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from napari_bloodcells.core.schema import BundleInfo
 
 models_app = typer.Typer(no_args_is_help=True, help="List the installed models, tell about one.", rich_markup_mode=None)
@@ -44,6 +46,13 @@ def list_models(
         macs = f"{info.macs / 1e6:,.0f}"
         table.add_row(info.name, str(len(info.class_names)), info.arch, f"{info.n_parameters:,}", macs, _accuracy(info))
     Console().print(table)
+    from napari_bloodcells.core.localize.store import describe
+
+    finder = describe()
+    typer.echo(
+        f"{finder['name']}: finds the cells (--boxes find); {finder['parameters']:,} parameters, "
+        f"{finder['macs_640x480'] / 1e9:.3f} GMAC a 640x480 field, {finder['bytes'] / 1e6:.1f} MB"
+    )
 
 
 @models_app.command("info")
@@ -54,7 +63,12 @@ def info(model: Annotated[str, typer.Argument(help="Name of an installed model, 
 
     from napari_bloodcells.cli.scores import percent
     from napari_bloodcells.core.bundle import read_info
+    from napari_bloodcells.core.localize.store import is_localizer
 
+    if is_localizer(model):
+        Console().print(_finder(model))
+        typer.echo("For research use only.")
+        return
     found = read_info(model)
     facts = Table.grid(padding=(0, 2))
     rows = {
@@ -82,6 +96,27 @@ def info(model: Annotated[str, typer.Argument(help="Name of an installed model, 
             table.add_row(metric.data, figure, percent(metric), f"{metric.n:,}")
         console.print(table)
     typer.echo("For research use only.")
+
+
+def _finder(model: str) -> Table:
+    from rich.table import Table
+
+    from napari_bloodcells.core.localize.store import describe
+
+    about = describe(model)
+    photographs = {source: sum(parts.values()) for source, parts in about["training"].get("photographs", {}).items()}
+    facts = Table.grid(padding=(0, 2))
+    for name, value in {
+        "model": f"{about['name']}, a localizer (--boxes find)",
+        "finds": ", ".join(about["classes"]),
+        "network": f"{about['parameters']:,} parameters, {about['macs_640x480'] / 1e9:.3f} GMAC a 640x480 field",
+        "size": f"{about['bytes'] / 1e6:.1f} MB",
+        "thresholds": ", ".join(f"{kind} {value:.2f}" for kind, value in about["thresholds"].items()),
+        "data": "; ".join(f"{source}: {n:,} images" for source, n in photographs.items()) or "not known",
+        "SHA-256": about["sha256"],
+    }.items():
+        facts.add_row(name, value)
+    return facts
 
 
 def _columns(table: object, *names: str) -> None:

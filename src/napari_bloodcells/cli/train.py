@@ -19,6 +19,10 @@ def train(
         str | None,
         typer.Option("--arch", help="Network to train by its own recipe (see: models list --architectures)."),
     ] = None,
+    task: Annotated[
+        str,
+        typer.Option("--task", help="cells: a model that names cells. find: one that finds them, from boxes."),
+    ] = "cells",
     recipe: Annotated[
         str | None,
         typer.Option("--recipe", help="Recipe by name, or your own TOML file. Default: that of the shipped model."),
@@ -50,6 +54,18 @@ def train(
     named = _overrides(settings or [])
     given = {"epochs": epochs, "max_minutes": max_minutes, "batch_size": batch_size, "seed": seed, "scheme": scheme}
     given["options.weights"] = weights
+    if task not in ("cells", "find"):
+        from napari_bloodcells.core.errors import UsageError
+
+        raise UsageError(f"--task must be cells or find, not {task}.")
+    if task == "find":
+        from napari_bloodcells.cli.train_find import train_find
+
+        own = {key: given.pop(key) for key in ("batch_size", "seed")}
+        named |= {key: value for key, value in own.items() if value is not None}
+        others = {"--arch": arch, **{f"--{key.split('.')[-1].replace('_', '-')}": v for key, v in given.items()}}
+        train_find(data, output, recipe, named, resume, [key for key, value in others.items() if value is not None])
+        return
     named |= {key: value for key, value in given.items() if value is not None}
 
     from napari_bloodcells import train as train_core

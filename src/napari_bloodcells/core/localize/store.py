@@ -76,7 +76,12 @@ def home(name: str | Path = "default") -> Path:
     return Path(name)
 
 
-def describe(name: str | Path = "default") -> dict[str, object]:
+def is_localizer(name: str | Path) -> bool:
+    """Whether ``name`` is that of the installed localizer, or a folder that holds one (``default`` is a classifier)."""
+    return str(name) == DEFAULT or (Path(name) / METADATA).is_file()
+
+
+def describe(name: str | Path = "default") -> dict[str, Any]:
     """What ``models info find`` prints: name, parameters, size in bytes, multiplications for a 640x480 field.
 
     Examples
