@@ -216,7 +216,8 @@ def _filter_matrix(
     weights = np.round(weights / weights.sum(2, keepdims=True) * _WEIGHT_STEPS)
     rest = _WEIGHT_STEPS - weights.sum(2)
     peak = weights.argmax(2)
-    np.put_along_axis(weights, peak[:, :, None], np.take_along_axis(weights, peak[:, :, None], 2) + rest[:, :, None], 2)
+    crop, pixel = np.ogrid[: len(peak), :size]
+    weights[crop, pixel, peak] += rest
     outside = (index < 0) | (index >= length)
     weights[np.broadcast_to(outside[:, None, :], weights.shape)] = 0
     return first, (weights / _WEIGHT_STEPS).astype(np.float32)

@@ -9,6 +9,7 @@ that is killed takes its pool with it: the pool is built anew and what was unfin
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -150,6 +151,7 @@ def _start_worker(queue: Any) -> None:
     import torch
 
     torch.set_num_threads(1)
+    gc.freeze()  # a million objects of torch and numpy that stay: no collection need look at them again
     _keep_memory()
     _end_with(multiprocessing.parent_process())
     _setup = queue.get()
