@@ -3,7 +3,8 @@
 ``import torch`` holds Python's lock for long stretches: while the system maps half a gigabyte of libraries, and while
 the garbage collector walks the hundred thousand objects that an import makes.  So the libraries are mapped first
 through the C library's own ``dlopen`` (a foreign call, which lets the lock go), and the collector rests during the
-import.  On two busy cores the longest stop fell from 730 to 110 ms (``benchmarks/napari_stall.py``).
+import.  The longest stop of the window while torch was loaded and twelve fields counted was 120 ms, on two cores that
+twelve processes shared (``python -m benchmarks.napari_stall``).
 
 Where OpenGL is done in software (Mesa's llvmpipe: remote desktops, virtual machines, tests), its LLVM and the one in
 ``triton`` do not go together in one process: importing triton, which torch does on the first optimizer step, is a
