@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-
 from benchmarks.accuracy.__main__ import RESULTS, fixed_part
 from benchmarks.accuracy.table import BEGIN, END, markdown
+
 from napari_bloodcells.core.bundle import load_model
 
 ROOT = Path(__file__).parents[2]

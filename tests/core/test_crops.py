@@ -46,7 +46,9 @@ def test_a_shift_of_half_a_pixel_is_the_mean_of_neighbors(noise):
 @pytest.mark.parametrize("side", [80, 51, 33])
 def test_shrinking_agrees_with_pillow(noise, side):
     crop = hwc(cut_crops(noise, box(20, 5, side), PLAIN)[0]).astype(int)
-    pillow = np.asarray(Image.fromarray(noise[5 : 5 + side, 20 : 20 + side]).resize((20, 20), Image.Resampling.BILINEAR))
+    pillow = np.asarray(
+        Image.fromarray(noise[5 : 5 + side, 20 : 20 + side]).resize((20, 20), Image.Resampling.BILINEAR)
+    )
     inner = slice(2, -2)  # at the border Pillow sees the cut edge, the crop sees the field
     assert np.abs(crop - pillow)[inner, inner].max() <= 1
 

@@ -26,7 +26,6 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "napari": (("napari", "magicgui", "superqt", "qtpy"), "the napari plugin"),
     "parquet": (("pyarrow",), "tables as Parquet (--format parquet)"),
     "cluster": (("distributed", "dask"), "counting on many machines (--cluster)"),
-    "wsi": (("openslide",), "whole slides (.svs, .ndpi, .mrxs, ...)"),
     "remote": (("fsspec",), "folders on S3, HTTP and other stores"),
     "fhir": (("fhir.resources",), "FHIR reports (--fhir)"),
 }

@@ -1,10 +1,10 @@
 """What another microscope might have made of the same cell: stain, camera and geometry of a batch of crops, at random.
 
 Packed crops (uint8, larger than the network's, white ground at 235) go in, float crops from 0 to 1 come out.  All is
-drawn per cell and computed for the batch in few tensor operations, as on two cores the augmentation must not take longer
-than a third of the training step (``python -m benchmarks.accuracy.steptime`` prints both).  Stain is changed in optical
-density, where a dye's amount is linear (Beer and Lambert); the camera in intensity.  The ground around the cell is
-swapped with that of another cell of the batch or emptied, as in several sources class and slide go together.
+drawn per cell and computed for the batch in few tensor operations, as on two cores the augmentation must not take
+longer than a third of the training step (``python -m benchmarks.accuracy.steptime`` prints both).  Stain is changed
+in optical density, where a dye's amount is linear (Beer and Lambert); the camera in intensity.  The ground around the
+cell is swapped with that of another cell of the batch or emptied, as in several sources class and slide go together.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_bloodcells.core.errors import UsageError
@@ -75,14 +76,12 @@ def fhir_bundle(content: Content, head: dict[str, str], release: Release = "R4")
 
 
 def _validated(bundle: dict[str, Any], release: Release) -> str:
+    home = "fhir.resources.bundle" if release == "R5" else "fhir.resources.R4B.bundle"
     try:
-        if release == "R5":
-            from fhir.resources.bundle import Bundle
-        else:
-            from fhir.resources.R4B.bundle import Bundle
+        validator = import_module(home).Bundle
     except ImportError as error:
         raise UsageError("FHIR needs fhir.resources: pip install 'napari-bloodcells[fhir]'.") from error
-    text: str = Bundle.model_validate(bundle).model_dump_json(indent=1)
+    text: str = validator.model_validate(bundle).model_dump_json(indent=1)
     return text + "\n"
 
 
