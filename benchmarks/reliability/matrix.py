@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import csv
 import os
-import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,18 +81,24 @@ def run_matrix(folder: Path, timeout: float = 600.0) -> Outcome:
     before = _listing(folder / "in")
     started = time.monotonic()
     command = [sys.executable, "-m", "napari_bloodcells", "count", str(folder / "in"), "-o", str(folder / "out")]
-    done = subprocess.run(command, capture_output=True, timeout=timeout, check=False)
-    seconds = time.monotonic() - started
-    peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    output = (done.stdout + done.stderr).decode(errors="replace")
+    with tempfile.TemporaryFile() as words:
+        process = subprocess.Popen(command, stdout=words, stderr=subprocess.STDOUT)
+        watch = threading.Timer(timeout, process.kill)
+        watch.start()
+        _, status, usage = os.wait4(process.pid, 0)  # the usage of this run, not of all children of this process
+        watch.cancel()
+        words.seek(0)
+        output = words.read().decode(errors="replace")
+    process.returncode = code = os.waitstatus_to_exitcode(status)
+    seconds, peak_mb = time.monotonic() - started, usage.ru_maxrss / 1024
     failures = list(_judge(cases, folder))
-    if done.returncode != 3:
-        failures.append(f"exit code {done.returncode}, not 3")
+    if code != 3:
+        failures.append(f"exit code {code}, not 3")
     if "Traceback" in output:
         failures.append("the command printed a traceback")
     if _listing(folder / "in") != before:
         failures.append("the input folder was changed")
-    return Outcome(tuple(cases), tuple(failures), done.returncode, seconds, peak_mb, output)
+    return Outcome(tuple(cases), tuple(failures), code, seconds, peak_mb, output)
 
 
 def _listing(folder: Path) -> list[tuple[str, int]]:
