@@ -169,7 +169,8 @@ def table_bytes(table: pd.DataFrame, format: str, *, cells: bool = False) -> byt
             ) from None
         return buffer.getvalue()
     if format == "json":
-        return (table.to_json(orient="records", indent=1, double_precision=6, force_ascii=True) + "\n").encode()
+        records: str = table.to_json(orient="records", indent=1, double_precision=6, force_ascii=True)
+        return (records + "\n").encode()
     text = cells_csv(table) if cells else neutralize_frame(table).to_csv(index=False, lineterminator="\n")
     return text.encode("utf-8", "surrogateescape")
 

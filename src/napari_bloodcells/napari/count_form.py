@@ -50,6 +50,8 @@ class ModelChoice(QWidget):
         row.addWidget(browse)
         self.refresh(name)
         catalog.events.offered.connect(self.refresh)
+        refresh = self.refresh  # the list of models outlives a closed widget: it must not call one that Qt has deleted
+        self.combo.destroyed.connect(lambda: catalog.events.offered.disconnect(refresh, missing_ok=True))
 
     @property
     def name(self) -> str:
