@@ -25,7 +25,7 @@ from torch import Tensor
 
 from napari_bloodcells.core.errors import BundleError, OutputError, UsageError
 from napari_bloodcells.core.featurespace import FeatureSpace
-from napari_bloodcells.core.files import display_name, read_regular, write_atomic
+from napari_bloodcells.core.files import display_name, make_folder, read_regular, write_atomic
 from napari_bloodcells.core.model import Model, Prediction
 from napari_bloodcells.core.models import architecture, architecture_names
 from napari_bloodcells.core.schema import BundleInfo
@@ -143,10 +143,7 @@ def save_bundle(
     if place.suffix == ".safetensors":
         write_atomic(place, dump_safetensors(tensors, {_HEADER_KEY: text}), overwrite=overwrite)
         return place
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise OutputError(f"{place}: no folder can be made there: {problem.strerror}.") from None
+    make_folder(place)
     if not overwrite and (place / METADATA).exists():
         raise OutputError(f"{place}: holds a model already; choose another folder.")
     write_atomic(place / WEIGHTS, dump_safetensors(tensors), overwrite=overwrite)

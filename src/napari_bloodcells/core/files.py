@@ -79,6 +79,24 @@ def read_regular(path: Path | str, limit: int, error: type[BloodcellsError]) -> 
         raise error(f"{name}: cannot be read: {_reason(problem)}.") from None
 
 
+def make_folder(folder: Path | str) -> Path:
+    """Make ``folder`` and those above it where they are missing, and return it; every output begins here.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be made; the text names it and says why.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise OutputError(
+            f"{os.fspath(folder)}: no folder can be made there ({_reason(problem)}); choose another one."
+        ) from None
+    return folder
+
+
 def write_atomic(path: Path | str, data: bytes, *, overwrite: bool = False) -> Path:
     """Write ``data`` to ``path`` so that the file is there whole or not at all, and return the path.
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from napari_bloodcells.core.cellstable import cells_csv, neutralize_frame, read_cells, restore
 from napari_bloodcells.core.errors import OutputError, UsageError
+from napari_bloodcells.core.files import make_folder
 from napari_bloodcells.core.remote import is_address, shown
 from napari_bloodcells.core.shards import PARTIAL, PLAN, check_same_run, write_or_tell
 
@@ -73,13 +74,10 @@ def check_output(output: Path, sources: Sources, options: CountOptions) -> None:
             f"{output}: holds the results of a run ({finished[0]}), which are not overwritten; "
             "give another folder with -o, or say --overwrite."
         )
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        for half in place.glob(".part-*"):
-            with contextlib.suppress(OSError):
-                half.unlink()
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be made ({error.strerror or error}).") from error
+    make_folder(place)
+    for half in place.glob(".part-*"):
+        with contextlib.suppress(OSError):
+            half.unlink()
 
 
 def _table_names() -> list[str]:
@@ -104,10 +102,7 @@ def write_tables(result: CountResult, folder: Path, format: str = "csv", *, over
     there = [name for name in names if (folder / name).exists()]
     if there and not overwrite:
         raise OutputError(f"{folder}: holds {there[0]} already, which is not overwritten; give another folder.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror or error}).") from error
+    make_folder(folder)
     tables = (result.cells, result.images, result.differentials)
     for name, table in zip(names[:3], tables, strict=True):
         write_or_tell(folder / name, table_bytes(table, format, cells=name.startswith("cells")))

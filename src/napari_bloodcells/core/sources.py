@@ -21,7 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from napari_bloodcells.core.errors import DataSetError, UsageError
-from napari_bloodcells.core.files import display_name
+from napari_bloodcells.core.files import display_name, make_folder
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _copy(source: Source, mirror: Path, output: Path, advance: Callable[[int], N
         raise DataSetError(f"{display_name(mirror)}: no such folder of data.")
     if output.exists():
         raise DataSetError(f"{display_name(output)}: is already there and is not overwritten; choose a new folder.")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     part = Path(tempfile.mkdtemp(prefix=f".part-{source.name}-", dir=output.parent))
     try:
         shutil.copytree(folder, part, dirs_exist_ok=True, copy_function=shutil.copyfile)

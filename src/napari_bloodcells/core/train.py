@@ -21,7 +21,7 @@ from napari_bloodcells.core.checkpoint import load_checkpoint, save_checkpoint
 from napari_bloodcells.core.classes import ClassScheme
 from napari_bloodcells.core.devices import pick_device
 from napari_bloodcells.core.errors import BundleError, Cancelled, OutputError
-from napari_bloodcells.core.files import write_atomic
+from napari_bloodcells.core.files import make_folder, write_atomic
 from napari_bloodcells.core.finish import finish_bundle
 from napari_bloodcells.core.history import Epoch, write_history
 from napari_bloodcells.core.metrics import Scores
@@ -116,10 +116,7 @@ def train(
     before = _settings_of(place, resume)
     chosen = _choose(recipe, before).with_overrides(overrides or {})
     target = pick_device(device)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{place}: cannot be made ({error.strerror}); give another folder with -o.") from None
+    make_folder(place)
     with RunLock(place) as lock, torch.random.fork_rng(_cuda_devices(target)):
         training, validation, scheme = gather(data, chosen, progress)
         settings = _describe(chosen, training, validation)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QPushButton, QVBoxLayout, QWidget
 
 from napari_bloodcells.core.errors import BloodcellsError, Cancelled
 from napari_bloodcells.napari import preferences
 from napari_bloodcells.napari.batch_table import BatchTable
 from napari_bloodcells.napari.cell_layer import cell_layer_data
-from napari_bloodcells.napari.count_form import BOXES, DEVICES, ModelChoice, combo_of
+from napari_bloodcells.napari.count_form import BOXES, DEVICES, ModelChoice, combo_of, form_of
 from napari_bloodcells.napari.fields import METADATA
 from napari_bloodcells.napari.folder_choice import FolderChoice
 from napari_bloodcells.napari.quiet_import import load_torch
@@ -65,9 +65,7 @@ class BatchWidget(QWidget):
         self.go_on_button.setToolTip("Go on with the run that was stopped: what was counted is not counted again.")
         self.go_on_button.setEnabled(False)
         self.table = BatchTable()
-        form = QFormLayout()
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        for label, widget in (
+        form = form_of(
             ("&Folder", self.folder),
             ("&Results", self.output),
             ("&Model", self.model),
@@ -75,8 +73,7 @@ class BatchWidget(QWidget):
             ("&Device", self.device),
             ("&Tables", self.format),
             ("", self.recursive),
-        ):
-            form.addRow(label, widget)
+        )
         layout = QVBoxLayout(self)
         layout.addLayout(form)
         layout.addWidget(self.run_bar)

@@ -103,18 +103,16 @@ class CountForm(QWidget):
         self.threshold = chosen.threshold
         self.device_text = QElidingLabel("")
         self.device_text.setObjectName("device-line")
-        form = QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        for label, widget in (
+        form = form_of(
             ("&Image", self.image_combo),
             ("&Model", self.model),
             ("&Cells", self.boxes),
             ("&Scale", self.scale),
             ("&Device", self.device),
-        ):
-            form.addRow(label, widget)
+        )
+        form.setContentsMargins(0, 0, 0, 0)
         form.addRow(self.device_text)
+        self.setLayout(form)
         self.line = DeviceLine(self)
         self.line.said.connect(self._say_device)
         self.device.currentIndexChanged.connect(lambda _: self.line.ask(self.device.currentData()))
@@ -130,7 +128,6 @@ class CountForm(QWidget):
         events = self.viewer.layers.events
         for emitter in (events.inserted, events.removed, events.reordered):
             emitter.disconnect(self.refresh_images)
-        catalog.events.offered.disconnect(self.model.refresh, missing_ok=True)
         self.line.stop()
 
     def image(self) -> Image | None:
@@ -165,6 +162,15 @@ class CountForm(QWidget):
     def _say_device(self, text: str) -> None:
         self.device_text.setText(text)
         self.device_text.setToolTip(text)
+
+
+def form_of(*rows: tuple[str, QWidget]) -> QFormLayout:
+    """A form of labels and widgets; ``&`` in a label marks its key."""
+    form = QFormLayout()
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    for label, widget in rows:
+        form.addRow(label, widget)
+    return form
 
 
 def combo_of(choices: dict[str, str], chosen: str, tip: str) -> QComboBox:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
-from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QLabel, QSpinBox, QVBoxLayout, QWidget
 
 from napari_bloodcells.core.errors import BloodcellsError, Cancelled
 from napari_bloodcells.napari import catalog, preferences
-from napari_bloodcells.napari.count_form import DEVICES, ModelChoice, combo_of
+from napari_bloodcells.napari.count_form import DEVICES, ModelChoice, combo_of, form_of
 from napari_bloodcells.napari.curves import Curves
 from napari_bloodcells.napari.folder_choice import FolderChoice
 from napari_bloodcells.napari.quiet_import import load_torch
@@ -71,9 +71,7 @@ class TrainWidget(QWidget):
         self.curves = Curves()
         self.found = QLabel()
         self.found.setWordWrap(True)
-        form = QFormLayout()
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        for label, widget in (
+        form = form_of(
             ("&Cells", self.source),
             ("&Folder", self.folder),
             ("&How", self.method),
@@ -81,8 +79,7 @@ class TrainWidget(QWidget):
             ("&Epochs", self.epochs),
             ("&Device", self.device),
             ("&Result", self.output),
-        ):
-            form.addRow(label, widget)
+        )
         layout = QVBoxLayout(self)
         layout.addLayout(form)
         layout.addWidget(self.run_bar)

@@ -18,7 +18,7 @@ from safetensors.torch import save as dump_safetensors
 
 from napari_bloodcells.core.bundle import hash_tensors
 from napari_bloodcells.core.errors import BundleError, OutputError
-from napari_bloodcells.core.files import display_name, read_regular, write_atomic
+from napari_bloodcells.core.files import display_name, make_folder, read_regular, write_atomic
 from napari_bloodcells.core.localize.net import CLASSES, CellNet, NetSettings, count_macs, n_parameters
 
 WEIGHTS, METADATA = "localizer.safetensors", "localizer.json"
@@ -115,10 +115,7 @@ def save_localizer(folder: str | Path, net: CellNet, info: LocalizerInfo, *, ove
     folder = Path(folder)
     tensors = {name: t.detach().to("cpu", torch.float32).contiguous() for name, t in net.state_dict().items()}
     info = info.model_copy(update={"sha256": hash_tensors(tensors)})
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise OutputError(f"{folder}: no folder can be made there: {problem.strerror}.") from None
+    make_folder(folder)
     if not overwrite and (folder / METADATA).exists():
         raise OutputError(f"{display_name(folder)}: holds a localizer already; choose another folder.")
     write_atomic(folder / WEIGHTS, dump_safetensors(tensors), overwrite=overwrite)

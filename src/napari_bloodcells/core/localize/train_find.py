@@ -19,7 +19,7 @@ import torch
 from napari_bloodcells import __version__
 from napari_bloodcells.core.checkpoint import load_checkpoint, save_checkpoint
 from napari_bloodcells.core.errors import Cancelled, OutputError, UsageError
-from napari_bloodcells.core.files import display_name
+from napari_bloodcells.core.files import display_name, make_folder
 from napari_bloodcells.core.localize.calibrate_find import calibrate_localizer
 from napari_bloodcells.core.localize.collect import TruthField, collect, read_fields
 from napari_bloodcells.core.localize.drawn import SOURCE, drawn_fields
@@ -93,7 +93,7 @@ def train_localizer(
         raise OutputError(
             f"{display_name(output)}: holds an unfinished training; add --resume, or choose another folder."
         )
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     started = time.monotonic()
     run(trainer, fields, progress, lambda state: save_checkpoint(checkpoint, state), output)
     info = _info(settings, items, time.monotonic() - started)

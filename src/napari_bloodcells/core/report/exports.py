@@ -15,7 +15,7 @@ from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.cellstable import BOX_COLUMNS, cells_csv
 from napari_bloodcells.core.differential import differentials
 from napari_bloodcells.core.errors import UsageError
-from napari_bloodcells.core.files import write_atomic
+from napari_bloodcells.core.files import make_folder, write_atomic
 from napari_bloodcells.core.report.annotations import coco, geojson, image_sizes
 from napari_bloodcells.core.report.content import ReportOptions, page_content
 from napari_bloodcells.core.report.inputs import ReportInput
@@ -37,8 +37,7 @@ def export(
     """
     if form not in FORMS:
         raise UsageError(f"{form}: no such format; there are {', '.join(FORMS)}.")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(folder)
     if form == "voc":
         return _voc(data, folder, overwrite)
     written = FORMS[form](data, folder, options or ReportOptions())

@@ -24,6 +24,7 @@ import numpy as np
 from napari_bloodcells.core.cellstable import table_name
 from napari_bloodcells.core.differential import WHOLE_FOLDER, Differential, differentials, sample_of
 from napari_bloodcells.core.errors import OutputError
+from napari_bloodcells.core.files import make_folder
 from napari_bloodcells.core.report.content import Content, ReportOptions, page_content
 from napari_bloodcells.core.report.inputs import ReportInput, from_result
 from napari_bloodcells.core.report.sprites import draw_pictures
@@ -73,8 +74,7 @@ def write_reports(
     """
     data = result if isinstance(result, ReportInput) else from_result(result, images, model)
     options = options or ReportOptions()
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(folder)
     blocks = _blocks(data)
     written = []
     contents = []
