@@ -4,7 +4,7 @@ The parts stand in ``parts.csv``, which was drawn once by ``grouped_split`` (see
 found later do not move test cells into the training of weights that exist: ``pbc`` has 15 % validation and 15 % test
 cells; the originals of Kaggle's TEST_SIMPLE are the test part of ``bccd``; of everything else 15 % are for validation
 (choosing a model, temperature, thresholds).  A held-out cell that shares its group with a training cell is not used.
-``kaggle`` itself is no source: its cells are those of ``bccd``.
+``kaggle`` itself is no source: its cells are those of ``bccd``, of which its training copies can be taken as well.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.accuracy.copies import training_copies
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.crops import CropSpec
 from napari_bloodcells.core.datasets import DataSet, load_dataset
@@ -52,11 +53,18 @@ class AllCells:
         return self.wide[torch.from_numpy(at)][:, :, edge : edge + SEEN, edge : edge + SEEN].contiguous()
 
 
-def gather(data: Path) -> AllCells:
-    """Read, cut and part all sources (minutes the first time; kept in the cache of packs)."""
+def gather(data: Path, copies: bool = False) -> AllCells:
+    """Read, cut and part all sources (minutes the first time; kept in the cache of packs).
+
+    ``copies`` adds those of ``copies.py``, for trainings.
+    """
     scheme = load_scheme(SCHEME)
     part_of = read_parts()
-    packs = [pack_crops(load_dataset(data / s).in_scheme(scheme).labeled(), WIDE, scheme) for s in SOURCES]
+    sets = [load_dataset(data / s).in_scheme(scheme).labeled() for s in SOURCES]
+    if copies:
+        held_out = {s.group for cells in sets for s in cells.samples if (s.source, s.image.name) in part_of}
+        sets.append(training_copies(data, held_out))
+    packs = [pack_crops(cells, WIDE, scheme) for cells in sets]
     sources = np.array([s for p in packs for s in p.sources])
     groups = np.array([g for p in packs for g in p.groups])
     images = [i for p in packs for i in p.images]

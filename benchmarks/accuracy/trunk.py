@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.accuracy.cells import SCHEME, SEEN, SOURCES, TRAIN, AllCells, gather
+from benchmarks.accuracy.copies import SOURCE as COPIES
 from napari_bloodcells.core.augment import AugmentSettings, augment
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.inputs import to_input
@@ -53,11 +54,14 @@ class TrunkSettings:
 
 
 def draw_weights(labels: NDArray[np.int64], sources: NDArray[np.str_]) -> Tensor:
-    """Chance of each cell to be drawn: sources by the root of their size (at most 1,500; ``pbc`` 45 %), the classes of
-    a source by its cells ** 0.35, and all classes brought together (** 0.3) at the end: (N,) float64."""
+    """Chance of each cell to be drawn: sources by the root of their size (at most 1,500; ``pbc`` 45 %; the copies of
+    ``bccd`` as much as itself), the classes of a source by its cells ** 0.35, and all classes brought together (** 0.3)
+    at the end: (N,) float64."""
     weights = np.zeros(len(labels))
     names, sizes = np.unique(sources, return_counts=True)
     share = {str(n): math.sqrt(min(int(s), 1500)) for n, s in zip(names, sizes, strict=True)}
+    if COPIES in share:
+        share[COPIES] = share.get("bccd", share[COPIES])
     if "pbc" in share and len(share) > 1:
         share["pbc"] = 0.45 / 0.55 * sum(v for k, v in share.items() if k != "pbc")
     for name, weight in share.items():
@@ -170,14 +174,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--minutes", type=float, default=TrunkSettings.minutes)
     parser.add_argument("--without", nargs="*", default=[], choices=SOURCES, help="sources to leave out")
+    parser.add_argument("--start", type=Path, help="weights of a former training to go on from")
+    parser.add_argument("--lr", type=float, default=TrunkSettings.lr)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path, default=Path("trunk.pt"))
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
-    cells = gather(given.data)
+    cells = gather(given.data, copies="bccd" not in given.without)
     keep = (cells.part == TRAIN) & ~np.isin(cells.sources, given.without)
-    settings = TrunkSettings(minutes=given.minutes, ema=0.9995 if given.minutes > 25 else 0.998)
-    weights = train_trunk(cells, keep, settings, given.output.with_suffix(".checkpoint"))
+    settings = TrunkSettings(given.minutes, lr=given.lr, ema=0.9995 if given.minutes > 25 else 0.998)
+    start = None if given.start is None else torch.load(given.start, weights_only=True)
+    weights = train_trunk(cells, keep, settings, given.output.with_suffix(".checkpoint"), start)
     torch.save(weights, given.output)
 
 

@@ -96,7 +96,7 @@ def train_localizer(
     make_folder(output)
     started = time.monotonic()
     run(trainer, fields, progress, lambda state: save_checkpoint(checkpoint, state), output)
-    info = _info(settings, items, time.monotonic() - started)
+    info = _info(settings, items, time.monotonic() - started, trainer.start_hash)
     validation = [item for item in items if item.part == "val"]
     info = calibrate_localizer(trainer.mean, info, validation, progress)
     save_localizer(output, trainer.mean, info)
@@ -169,7 +169,7 @@ def label_rest(fields: Sequence[LabeledField], net: CellNet) -> list[LabeledFiel
     return result
 
 
-def _info(settings: FindSettings, items: Sequence[TruthField], seconds: float) -> LocalizerInfo:
+def _info(settings: FindSettings, items: Sequence[TruthField], seconds: float, start_hash: str) -> LocalizerInfo:
     counts: dict[str, dict[str, int]] = {}
     for item in items:
         part = counts.setdefault(item.source, {})
@@ -184,6 +184,7 @@ def _info(settings: FindSettings, items: Sequence[TruthField], seconds: float) -
             "photographs": counts,
             "tiles": settings.steps * settings.batch_size,
             "seed": settings.seed,
+            "began_with": start_hash,
             "minutes": round(seconds / 60, 1),
             "hardware": f"{torch.get_num_threads()} thread(s), {platform.processor() or platform.machine()}",
         },

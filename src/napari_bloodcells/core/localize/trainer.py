@@ -27,14 +27,19 @@ from napari_bloodcells.core.errors import UsageError
 from napari_bloodcells.core.files import display_name, read_regular
 from napari_bloodcells.core.localize.looks import change_looks
 from napari_bloodcells.core.localize.net import MEAN, SPREAD, CellNet, NetSettings
+from napari_bloodcells.core.localize.store import read_localizer
 from napari_bloodcells.core.localize.targets import Targets, box_loss, draw_targets, heat_loss
 from napari_bloodcells.core.localize.tiles import TileMaker, TileSettings
 
 
 @dataclass(frozen=True)
 class FindSettings:
-    """A training of the localizer (``recipes/find.toml``)."""
+    """A training of the localizer (``recipes/localize/find.toml``).
 
+    ``start`` is the localizer whose weights it begins with (``default``: the shipped one; empty: none).
+    """
+
+    start: str = ""
     steps: int = 9000
     batch_size: int = 32
     learning_rate: float = 2e-3
@@ -52,7 +57,13 @@ class FindSettings:
 
 
 class Trainer:
-    """The state of a training: net, running mean, optimizer, chance; ``state``/``load_state`` for a checkpoint."""
+    """The state of a training: net, running mean, optimizer, chance; ``state``/``load_state`` for a checkpoint.
+
+    Raises
+    ------
+    BundleError, UsageError
+        If the localizer to begin with cannot be read, or is another network.
+    """
 
     def __init__(self, settings: FindSettings) -> None:
         self.settings = settings
@@ -68,6 +79,10 @@ class Trainer:
         )
         self.step = 0
         self.last = (math.nan, math.nan)
+        self.start_hash = ""
+        """SHA-256 of the weights that it began with."""
+        if settings.start:
+            self._begin_with(settings.start)
 
     def rate(self) -> float:
         """Learning rate of the present step: a linear start, then half a cosine down to 1 %."""
@@ -76,6 +91,14 @@ class Trainer:
             return rule.learning_rate * (self.step + 1) / rule.warm_up
         done = (self.step - rule.warm_up) / max(rule.steps - rule.warm_up, 1)
         return rule.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+    def _begin_with(self, name: str | Path) -> None:
+        info, net = read_localizer(name)
+        if info.net != self.settings.net:
+            raise UsageError(f"{display_name(name)}: its network is not that of the recipe; the weights do not fit.")
+        self.net.load_state_dict(net.state_dict())
+        self.mean.load_state_dict(net.state_dict())
+        self.start_hash = info.sha256
 
     def batch(self, maker: TileMaker) -> tuple[Tensor, Targets]:
         """The batch of the present step; it depends on the seed and the step alone."""
