@@ -1,121 +1,221 @@
-"""Faults: a run that is killed, interrupted or starved of disk, and what ``--resume`` makes of it.
+"""Faults: a run that is stopped at any moment, and what ``--resume`` makes of it.
 
     python -m benchmarks.reliability.faults count --moments 50
     python -m benchmarks.reliability.faults train --moments 50
 
-An undisturbed run gives the reference. Then, for every moment, a fresh run is stopped with SIGINT, SIGTERM or SIGKILL
-after a random time and resumed; its tables must have the very bytes of the reference, and at no time may a half-written
-file stand under its final name.  Ends with one line of figures for ``docs/reliability.md``.
+An undisturbed run gives the reference.  Then run after run is stopped with SIGINT, SIGTERM or SIGKILL at a random
+moment until ``--moments`` of them were truly interrupted (a run that ends before its signal is drawn again).  What
+lies there then is looked at, as no half-written file may stand under its final name, and the run is resumed: its
+results must be the reference's to the byte.  Every run is a process of its own, forked from one that has imported
+torch and pandas already, so that the moments fall into the work and not into the imports.
 """
 
 from __future__ import annotations
 
 import argparse
-import filecmp
+import csv
+import json
 import os
 import random
+import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_bloodcells.synthetic import SmearSettings, write_folder
+from PIL import Image
 
-COUNT_FILES = ("cells.csv", "images.csv", "differential.csv")
-TRAIN_FILES = ("history.csv", "model.safetensors")
+from napari_bloodcells.core.checkpoint import load_checkpoint
+from napari_bloodcells.core.errors import BloodcellsError
+from napari_bloodcells.synthetic import SmearSettings, draw_smear, write_folder
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+TABLES = ("cells.csv", "images.csv", "differential.csv")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A command to disturb.
+
+    Attributes
+    ----------
+    arguments : tuple of str
+        The command line, without ``-o``.
+    result : callable
+        What must be the same in the end, by name: ``result(folder)``.
+    check : callable
+        ``check(folder, reference)`` says what is wrong with what a stopped run left behind, "" for nothing.
+    """
+
+    arguments: tuple[str, ...]
+    result: Callable[[Path], dict[str, object]]
+    check: Callable[[Path, Path], str]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One disturbed run: the signal, the second at which it came, and what ``--resume`` gave wrong, if anything."""
+    """One interrupted run: the signal, the second at which it came, and what was wrong then or after ``--resume``."""
 
     signal: signal.Signals
     after: float
-    finished_before: bool
     wrong: str
 
 
-def command(*arguments: str) -> list[str]:
-    """The command line of this package in this interpreter."""
-    return [sys.executable, "-m", "napari_bloodcells", *arguments]
+def start(arguments: list[str], log: Path) -> int:
+    """The command in a forked process, leader of its own group, its words in ``log``; returns its number."""
+    from napari_bloodcells.cli.app import run
 
-
-def run_to_end(arguments: list[str]) -> float:
-    """Run the command undisturbed; returns its seconds, raises with its words if it fails."""
-    started = time.monotonic()
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{arguments[0]} ended with {done.returncode}: {(done.stdout + done.stderr)[-600:]}")
-    return time.monotonic() - started
-
-
-def disturb(arguments: list[str], kind: signal.Signals, after: float) -> tuple[bool, str]:
-    """Start the command, send ``kind`` after ``after`` seconds; returns whether it had ended before, and its output."""
-    process = subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        return child
+    code = 70
     try:
-        output, _ = process.communicate(timeout=after)
-        return True, output
-    except subprocess.TimeoutExpired:
-        if kind == signal.SIGKILL:  # the machine loses power: workers die with their parent
-            os.killpg(process.pid, kind)
-        else:
-            process.send_signal(kind)
-    output, _ = process.communicate(timeout=120)
-    return False, output
+        os.setsid()
+        words = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(words, 1)
+        os.dup2(words, 2)
+        code = run(arguments)
+    except BaseException:  # as the interpreter would end
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
-def differences(reference: Path, other: Path, names: tuple[str, ...]) -> str:
-    """The first of ``names`` whose bytes differ between the two folders, in words; "" if none does."""
-    for name in names:
-        if not (other / name).is_file():
-            return f"{name} is missing"
-        if not filecmp.cmp(reference / name, other / name, shallow=False):
-            return f"{name} differs"
+def wait(child: int, timeout: float) -> int | None:
+    """Exit code of ``child`` (negative: killed by that signal), None where it still runs after ``timeout`` s."""
+    until = time.monotonic() + timeout
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() >= until:
+            return None
+        time.sleep(0.002)
+
+
+def run_to_end(arguments: list[str], log: Path, timeout: float = 600) -> str:
+    """Run the command undisturbed; returns what went wrong, "" for nothing."""
+    child = start(arguments, log)
+    code = wait(child, timeout)
+    if code is None:
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return f"it hung for {timeout:.0f} s"
+    return "" if code == 0 else f"it ended with {code}: {log.read_text(errors='replace')[-300:]}"
+
+
+def disturb(study: Study, folder: Path, reference: Path, kind: signal.Signals, after: float) -> Fault | None:
+    """Stop a run after ``after`` seconds, look at what it left, resume it; None where it had ended before."""
+    log = folder.with_suffix(".log")
+    child = start([*study.arguments, "-o", str(folder)], log)
+    if wait(child, after) is not None:
+        return None
+    if kind == signal.SIGKILL:  # the machine loses power: workers die with their parent
+        os.killpg(child, kind)
+    else:
+        os.kill(child, kind)
+    code = wait(child, 300)
+    if code is None:
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return Fault(kind, after, f"it did not end on {kind.name}")
+    if code == 0 and kind != signal.SIGKILL:  # all but ended when it was asked to stop
+        return None
+    wrong = "it printed a traceback" if "Traceback" in log.read_text(errors="replace") else ""
+    wrong = wrong or (study.check(folder, reference) if folder.exists() else "")
+    wrong = wrong or run_to_end([*study.arguments, "-o", str(folder), "--resume"], log)
+    if not wrong:
+        expected, got = study.result(reference), study.result(folder)
+        wrong = "".join(f"{name} differs " for name in expected if expected[name] != got[name])
+    return Fault(kind, after, wrong)
+
+
+def investigate(study: Study, scratch: Path, moments: int, seed: int = 0) -> tuple[list[Fault], int]:
+    """``moments`` interrupted runs, and how many others had ended before their signal."""
+    rng = random.Random(seed)
+    reference = scratch / "reference"
+    started = time.monotonic()
+    wrong = run_to_end([*study.arguments, "-o", str(reference)], scratch / "reference.log")
+    if wrong:
+        raise RuntimeError(f"the undisturbed run failed: {wrong}")
+    seconds = time.monotonic() - started
+    print(f"undisturbed: {seconds:.1f} s", flush=True)
+    faults: list[Fault] = []
+    early = 0
+    while len(faults) < moments:
+        folder = scratch / f"run-{len(faults)}"
+        kind, after = SIGNALS[len(faults) % len(SIGNALS)], rng.uniform(0, seconds)
+        fault = disturb(study, folder, reference, kind, after)
+        shutil.rmtree(folder, ignore_errors=True)
+        if fault is None:
+            early += 1
+            continue
+        faults.append(fault)
+        print(f"{len(faults)}: {kind.name} after {after:.2f} s: {fault.wrong or 'the same'}", flush=True)
+    return faults, early
+
+
+def study_of_count(folder: Path, images: int = 120) -> Study:
+    """``count`` over drawn fields in two worker processes, in shards of four: enough to be caught in every stage."""
+    write_folder(folder, images, seed=11, settings=SmearSettings(height=160, width=200), xml=False, suffix=".jpg")
+    arguments = ("count", str(folder), "--boxes", "find", "--workers", "2", "--batch-size", "4")
+    return Study(arguments, lambda place: {name: (place / name).read_bytes() for name in TABLES}, _check_count)
+
+
+def _check_count(folder: Path, reference: Path) -> str:
+    for name in TABLES:
+        if (folder / name).exists() and (folder / name).read_bytes() != (reference / name).read_bytes():
+            return f"a half {name} stands under its name"
+    for shard in sorted((folder / ".partial").glob("*.jsonl")):
+        if len([json.loads(line) for line in shard.read_text().splitlines()]) != 4:
+            return f"{shard.name} is not whole"
     return ""
 
 
-def study(base: list[str], names: tuple[str, ...], scratch: Path, moments: int, seed: int = 0) -> list[Fault]:
-    """Disturb ``base`` (without ``-o``) at ``moments`` random times, resume, and compare with the reference."""
-    rng = random.Random(seed)
-    reference = scratch / "reference"
-    seconds = run_to_end([*base, "-o", str(reference)])
-    faults = []
-    for number in range(moments):
-        kind, after = SIGNALS[number % len(SIGNALS)], rng.uniform(0.2, seconds * 1.05)
-        folder = scratch / f"run-{number}"
-        finished, output = disturb([*base, "-o", str(folder)], kind, after)
-        wrong = "it printed a traceback" if "Traceback" in output else ""
-        if not finished and not wrong:
-            again = [*base, "-o", str(folder), "--resume"]
-            try:
-                run_to_end(again)
-            except RuntimeError as error:
-                wrong = str(error)
-        wrong = wrong or differences(reference, folder, names)
-        faults.append(Fault(kind, after, finished, wrong))
-        if wrong:
-            print(f"{kind.name} after {after:.2f} s: {wrong}", flush=True)
-    return faults
+def study_of_train(folder: Path) -> Study:
+    """``train`` of the smallest published network on drawn cells: three epochs with a checkpoint after each."""
+    for seed in range(16):
+        smear = draw_smear(seed, SmearSettings(height=240, width=320))
+        for k, (box, label) in enumerate(zip(smear.boxes.xyxy.astype(int).clip(0), smear.boxes.labels, strict=True)):
+            (folder / label).mkdir(parents=True, exist_ok=True)
+            cell = smear.image[box[1] : box[3], box[0] : box[2]]
+            Image.fromarray(cell).save(folder / label / f"{seed}-{k}.png")
+    settings = ("--epochs", "3", "--seed", "1", "--set", "val_fraction=0.3", "--batch-size", "8")
+    return Study(("train", str(folder), "--arch", "cnn3", "--scheme", "wbc5", *settings), _trained, _check_train)
 
 
-def count_command(folder: Path, images: int = 300) -> list[str]:
-    """``count`` over ``images`` drawn fields, enough to be caught in every stage."""
-    write_folder(folder, images, seed=11, settings=SmearSettings(height=240, width=320), xml=False, suffix=".jpg")
-    return ["count", str(folder), "--boxes", "find"]
+def _history(folder: Path) -> list[list[str]]:
+    """The rows of ``history.csv`` but for how long an epoch took."""
+    with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
+        return [[value for name, value in row.items() if name != "seconds"] for row in csv.DictReader(file)]
 
 
-def train_command(folder: Path) -> list[str]:
-    """``train`` of the smallest published net on a few drawn cells, long enough for several checkpoints."""
-    write_folder(folder / "fields", 40, seed=5, settings=SmearSettings(height=240, width=320))
-    (folder / "fields" / "truth.csv").rename(folder / "truth.csv")
-    run_to_end(["crop", str(folder / "fields"), "-o", str(folder / "cells")])
-    return ["train", str(folder / "cells"), "--arch", "cnn3", "--epochs", "4", "--seed", "1"]
+def _trained(folder: Path) -> dict[str, object]:
+    scores = json.loads((folder / "report.json").read_text())
+    return {"model": (folder / "model.safetensors").read_bytes(), "history": _history(folder), "report.json": scores}
+
+
+def _check_train(folder: Path, reference: Path) -> str:
+    name = "model.safetensors"
+    if (folder / name).exists() and (folder / name).read_bytes() != (reference / name).read_bytes():
+        return f"a half {name} stands under its name"
+    rows = _history(folder) if (folder / "history.csv").exists() else []
+    if rows != _history(reference)[: len(rows)]:
+        return "history.csv is not the beginning of the undisturbed one"
+    try:
+        if (folder / "checkpoint.safetensors").exists():
+            load_checkpoint(folder / "checkpoint.safetensors")
+    except BloodcellsError as error:
+        return str(error)
+    return ""
 
 
 def main() -> int:
@@ -124,13 +224,23 @@ def main() -> int:
     parser.add_argument("what", choices=("count", "train"))
     parser.add_argument("--moments", type=int, default=50)
     options = parser.parse_args()
+    import matplotlib.figure
+    import pandas
+    import scipy.special  # noqa: F401
+    import torch
+
+    torch.set_num_threads(1)  # a forked process cannot use the threads of its parent
+    started = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        base = count_command(scratch / "in") if options.what == "count" else train_command(scratch / "in")
-        faults = study(base, COUNT_FILES if options.what == "count" else TRAIN_FILES, scratch, options.moments)
+        os.environ["BLOODCELLS_CACHE"] = str(scratch / "cache")
+        study = study_of_count(scratch / "in") if options.what == "count" else study_of_train(scratch / "in")
+        faults, early = investigate(study, scratch, options.moments)
     wrong = sum(bool(fault.wrong) for fault in faults)
-    early = sum(fault.finished_before for fault in faults)
-    print(f"{options.what}: {len(faults)} disturbed runs ({early} ended before their signal), {wrong} not equal after")
+    print(
+        f"{options.what}: {len(faults)} interrupted runs, {wrong} wrong then or not equal after --resume; {early} more "
+        f"had ended before their signal; {time.monotonic() - started:.0f} s"
+    )
     return 1 if wrong else 0
 
 

@@ -76,11 +76,84 @@ def test_a_difference_is_judged_by_chance(b: list[str], within: bool) -> None:
     assert rows["basophil"].within
 
 
-def test_bland_altman_gives_bias_and_limits() -> None:
-    found = bland_altman("x", [10, 20, 30, 40], [12, 21, 33, 40])
-    gaps = np.array([2, 1, 3, 0])
-    assert found.bias == gaps.mean()
-    assert found.upper == pytest.approx(gaps.mean() + 1.96 * gaps.std(ddof=1), abs=1e-3)
+def _chance(k: int, n: int, other: int, total: int) -> float:
+    """Fisher's two-sided p by its definition: all tables with these margins that are no likelier than this one."""
+    margin, whole = k + other, math.comb(n + total, k + other)
+    ways = [math.comb(n, i) * math.comb(total, margin - i) for i in range(max(0, margin - total), min(n, margin) + 1)]
+    seen = math.comb(n, k) * math.comb(total, other)
+    return sum(w for w in ways if w <= seen) / whole
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "cells", "within"),
+    [(5, 12, 100, True), (5, 13, 100, True), (5, 14, 100, False), (10, 21, 200, True), (10, 22, 200, False)],
+)
+def test_the_rumke_limits_are_those_of_the_exact_test(a: int, b: int, cells: int, within: bool) -> None:
+    first, second = (["eosinophil"] * k + ["neutrophil"] * (cells - k) for k in (a, b))
+    found = compare(_cells(first), _cells(second), SCHEME)
+    row = next(d for d in found.differences if d.sample == "all" and d.name == "eosinophil")
+    assert row.p_value == pytest.approx(_chance(a, cells, b, cells), rel=1e-9)
+    assert row.within is within
+
+
+# Bland and Altman, Lancet 1 (1986) 307, first table: peak flow by two meters, liters a minute; bias -2.1, sd 38.8
+WRIGHT = [494, 395, 516, 434, 476, 557, 413, 442, 650, 433, 417, 656, 267, 478, 178, 423, 427]
+MINI = [512, 430, 520, 428, 500, 600, 364, 380, 658, 445, 432, 626, 260, 477, 259, 350, 451]
+
+
+def test_bias_and_limits_are_those_of_bland_and_altman() -> None:
+    found = bland_altman("x", MINI, WRIGHT)
+    assert found.n == 17
+    assert found.bias == pytest.approx(-2.1, abs=0.05)
+    assert found.upper - found.bias == pytest.approx(1.96 * 38.8, abs=0.1)
+    assert found.bias - found.lower == pytest.approx(found.upper - found.bias)
+
+
+def test_one_sample_has_a_bias_and_no_limits() -> None:
+    found = bland_altman("x", [10], [12])
+    assert (found.bias, math.isnan(found.lower), math.isnan(found.upper)) == (2, True, True)
+
+
+def test_passing_bablok_worked_by_hand() -> None:
+    # the ten slopes are 0, .5, 1, 1, 1, 1, 1.25, 1.5, 2, 2, none below -1; M1 = round((10 - 1.96 sqrt(50 / 3)) / 2) = 1
+    found = passing_bablok("x", [1, 2, 3, 4, 5], [1, 3, 4, 4, 6])
+    assert (found.slope, found.slope_low, found.slope_high) == (1, 0, 2)
+    assert (found.intercept, found.intercept_low, found.intercept_high) == (1, -2, 4)
+
+
+def _by_the_paper(x: list[float], y: list[float]) -> tuple[float, float, float]:
+    """Slope and its limits, step by step as Passing and Bablok (1983) count them, from 1."""
+    slopes = []
+    for i in range(len(x)):
+        for j in range(i + 1, len(x)):
+            if x[i] == x[j]:
+                if y[i] != y[j]:
+                    slopes.append(math.inf if y[j] > y[i] else -math.inf)
+            elif (y[j] - y[i]) / (x[j] - x[i]) != -1:
+                slopes.append((y[j] - y[i]) / (x[j] - x[i]))
+    s, n = [math.nan, *sorted(slopes)], len(x)
+    whole, below = len(slopes), sum(b < -1 for b in slopes)
+    middle = (whole + 1) // 2
+    slope = s[middle + below] if whole % 2 else (s[middle + below] + s[middle + below + 1]) / 2
+    m1 = round((whole - 1.959964 * math.sqrt(n * (n - 1) * (2 * n + 5) / 18)) / 2)
+    return slope, s[m1 + below], s[whole - m1 + 1 + below]
+
+
+@pytest.mark.parametrize(("seed", "n", "scale"), [(0, 9, 1), (1, 12, 1), (2, 30, 0.4), (3, 31, -0.2), (4, 60, 1)])
+def test_slopes_and_limits_are_counted_as_in_the_paper(seed: int, n: int, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.integers(5, 40, n).astype(float)  # whole percents: ties, and slopes of infinity and 0
+    y = np.round(scale * x + rng.normal(0, 6, n))
+    found = passing_bablok("x", x, y)
+    expected = _by_the_paper(x.tolist(), y.tolist())
+    assert (found.slope, found.slope_low, found.slope_high) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n", [3, 4])
+def test_so_few_samples_leave_a_limit_open(n: int) -> None:
+    found = passing_bablok("x", range(n), [2 * i for i in range(n)])
+    assert found.slope == 2
+    assert math.isnan(found.slope_low) or math.isnan(found.slope_high)
 
 
 def test_the_line_of_two_methods_is_found_in_noise() -> None:

@@ -70,7 +70,11 @@ class BlandAltman:
 
 @dataclass(frozen=True)
 class Line:
-    """Passing-Bablok regression B = intercept + slope A, each with its 95 % interval; NaN from fewer than 3 samples."""
+    """Passing-Bablok regression B = intercept + slope A, each with its 95 % interval.
+
+    All NaN with fewer than 3 samples; a limit is NaN where so few samples leave it open, as fewer
+    than 5 always do.
+    """
 
     name: str
     n: int
@@ -315,13 +319,15 @@ def passing_bablok(name: str, a: ArrayLike, b: ArrayLike) -> Line:
     middle = (m - 1) / 2 + offset
     slope = float((_at(slopes, math.floor(middle)) + _at(slopes, math.ceil(middle))) / 2)
     half = Z * math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
-    first = round((m - half) / 2) - 1
-    low, high = _at(slopes, first + offset), _at(slopes, m - 2 - first + offset)
-    if not np.isfinite(slope):
+    first = round((m - half) / 2) - 1  # M1 of the paper, counted from 0; M2 is as far from the other end
+    low, high = _at(slopes, first + offset), _at(slopes, m - 1 - first + offset)
+    if not math.isfinite(slope):
         return nothing
-    starts = [float(np.median(y - s * x)) if np.isfinite(s) else math.nan for s in (slope, high, low)]
+    starts = [float(np.median(y - s * x)) if math.isfinite(s) else math.nan for s in (slope, high, low)]
     return Line(name, n, slope, low, high, *starts)
 
 
 def _at(values: NDArray[np.float64], position: int) -> float:
-    return float(values[min(max(position, 0), len(values) - 1)])
+    """The value at ``position``; NaN beyond either end, or where it is infinite: so few samples leave it open."""
+    inside = 0 <= position < len(values) and math.isfinite(values[position])
+    return float(values[position]) if inside else math.nan

@@ -57,7 +57,8 @@ def _one_class(
 ) -> Found:
     lowest = settings.lowest[c]
     floor = np.log(lowest / (1 - lowest))
-    padded = np.pad(heat, 1, constant_values=-np.inf)
+    padded = np.full((heat.shape[0] + 2, heat.shape[1] + 2), -np.inf, np.float32)  # np.pad takes 20 times as long
+    padded[1:-1, 1:-1] = heat
     around = np.maximum(padded[:, :-2], padded[:, 2:])
     np.maximum(around, padded[:, 1:-1], out=around)
     peak = (heat >= around[1:-1]) & (heat >= around[:-2]) & (heat >= around[2:]) & (heat > floor)
@@ -65,10 +66,10 @@ def _one_class(
     logits = heat[rows, columns].astype(np.float64)
     order = np.argsort(-logits, kind="stable")[: settings.most]
     rows, columns, logits = rows[order], columns[order], logits[order]
-    reach = np.exp(np.clip(sides[:, rows, columns].astype(np.float64), -4, 7))
+    reach = np.exp(np.minimum(np.maximum(sides[:, rows, columns].astype(np.float64), -4), 7))
     x, y = (columns + 0.5) * STRIDE, (rows + 0.5) * STRIDE
     boxes = np.stack([x - reach[0], y - reach[1], x + reach[2], y + reach[3]], axis=1)
-    boxes = np.clip(boxes, 0, [width, height, width, height])
+    boxes = np.minimum(np.maximum(boxes, 0), np.array([width, height, width, height], np.float64))
     real = ((boxes[:, 2:] - boxes[:, :2]) > 0.5).all(1)
     boxes, logits = boxes[real], logits[real]
     keep = suppress(boxes, settings.overlap[c])
@@ -105,7 +106,8 @@ def _close_pairs(boxes: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[
     middles are close of many."""
     n = len(boxes)
     if n <= 150:
-        first, second = np.triu_indices(n, 1)
+        ranks = np.arange(n)
+        first, second = np.nonzero(ranks[:, None] < ranks)
         return first, second
     from scipy.spatial import cKDTree
 

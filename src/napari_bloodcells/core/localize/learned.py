@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch.nn import functional as F
 
 from napari_bloodcells.core.boxes import touches_border
 from napari_bloodcells.core.crops import WHITE_LEVEL, local_white
@@ -275,10 +276,10 @@ class LearnedLocalizer:
         height, width = windows[0].shape[:2]
         grid_height, grid_width = (-(-v // GRID) * GRID for v in (height, width))
         with torch.inference_mode():
-            x = torch.zeros((len(windows), grid_height, grid_width, 3), device=self.device)
             part = torch.from_numpy(np.stack(windows)).to(self.device)
-            lit = (part * scales.to(self.device)[:, None, None]).clamp_(max=1.0)
-            x[:, :height, :width] = lit.sub_(MEAN).div_(SPREAD)
+            x = (part * scales.to(self.device)[:, None, None]).clamp_(max=1.0).sub_(MEAN).div_(SPREAD)
+            if (height, width) != (grid_height, grid_width):
+                x = F.pad(x, (0, 0, 0, grid_width - width, 0, grid_height - height))
             heat, sides = self.net(x.permute(0, 3, 1, 2).to(self.precision))
             h, w = -(-height // STRIDE), -(-width // STRIDE)
             return heat[:, :, :h, :w].float().cpu().numpy(), sides[:, :, :h, :w].float().cpu().numpy()
