@@ -8,7 +8,6 @@ diameter in pixels gives the scale of the image.  Everything downstream knows on
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -19,8 +18,6 @@ from napari_bloodcells.core.errors import UsageError
 
 RED_CELL_UM = 7.5
 """Diameter of a human red cell on a dried, stained smear, in um (6.7 to 7.7 in the textbooks)."""
-
-NAMES = ("default", "find", "classical")
 
 
 def found(xyxy: NDArray[np.float32] | None = None, label: str = "WBC", scores: object = ()) -> Boxes:
@@ -87,43 +84,3 @@ def check_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
             "convert it with napari_bloodcells.core.images.to_rgb8."
         )
     return image
-
-
-def load_localizer(name: str | Path = "default", device: str = "cpu", threshold: float | None = None) -> Localizer:
-    """The localizer called ``name``: ``default`` (learned; also ``find``), ``classical``, or the folder of your own.
-
-    Parameters
-    ----------
-    name
-        ``default`` or ``find``, ``classical``, or a folder that ``bloodcells-batch train --task find`` wrote.
-    device
-        Where the network runs (``cpu``, ``cuda``, ``mps``); the classical one always runs on the CPU.
-    threshold
-        Score from which a white cell is reported, 0 to 1; None takes the one chosen on validation data for a recall
-        of 0.99.  The classical localizer takes no threshold but its own.
-
-    Raises
-    ------
-    UsageError
-        For a threshold outside 0 to 1 or an unknown name.
-    BundleError
-        For a folder that holds no localizer, or a damaged one.
-
-    Examples
-    --------
-    >>> load_localizer("classical").name
-    'classical'
-    """
-    if threshold is not None and not 0 < threshold < 1:
-        raise UsageError(f"The threshold of a localizer lies between 0 and 1, not at {threshold}.")
-    if str(name) == "classical":
-        from napari_bloodcells.core.localize.classical import ClassicalLocalizer
-
-        return ClassicalLocalizer()
-    if str(name) not in NAMES and not Path(name).is_dir():
-        raise UsageError(
-            f"No localizer is called {name}; take one of {', '.join(NAMES)}, or a folder of a trained one."
-        )
-    from napari_bloodcells.core.localize.learned import load_learned
-
-    return load_learned(name, device=device, threshold=threshold)
