@@ -1,8 +1,8 @@
 """``python -m benchmarks.accuracy``: evaluates the shipped weights and writes the table.
 
-Rows A, C and the in-domain part of F are measured here, with the weights in the package.  Rows B, D, H and the unseen
-part of F need trainings of their own (``leave_one_out``, ``bccd_folds``); their results are read from ``results/``,
-into which ``--take FOLDER`` copies new ones.
+Rows A, C and the in-domain part of F are measured here, with the weights in the package.  Rows B, D, G, H and the
+unseen part of F need trainings of their own (``leave_one_out``, ``bccd_folds``, ``published``); their results are read
+from ``results/``, into which ``--take FOLDER`` copies new ones.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "fixed_part": fixed_part(given.data),
         "unseen": {s: _result(s) for s in SOURCES if _result(s)},
         "bccd_folds": _result("bccd-folds"),
+        "published": _result("published"),
     }
     if given.skip_kaggle:
         found |= {k: before[k] for k in ("kaggle", "kaggle_originals") if k in before}

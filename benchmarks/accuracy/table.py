@@ -45,6 +45,9 @@ def _rows(found: dict[str, Any]) -> list[str]:
     rows.append(
         _row("C. `pbc`, 8 classes, test part", pbc["cells"], share_text(pbc["accuracy"]), "85.4 to 99.5 %", ">= 99.0 %")
     )
+    for network, g in (found.get("published") or {}).items():
+        text = f"G. `{network}`, its recipe, `{g['source']}` test part ({g['epochs']} epochs)"
+        rows.append(_row(text, g["cells"], share_text(g["accuracy"]), g["published"], "as published"))
     unseen = found["unseen"]
     if unseen:
         n = sum(u["cells"] for u in unseen.values())
