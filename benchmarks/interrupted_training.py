@@ -4,7 +4,8 @@
 
 ``bccd`` is taken whole, of ``pbc`` 200 images a class.  VGG16 starts from scratch (its ImageNet weights are not needed
 for this) and sees 64 cells an epoch.  Printed and written: exit codes (130 stopped, 0 done), seconds, and each epoch's
-losses and validation accuracy; two epochs show that a training runs and resumes, not how good a network gets.
+losses and validation accuracy; two epochs show that a training runs and resumes, not how good a network gets.  Rows
+that the output holds already are not run again.
 """
 
 from __future__ import annotations
@@ -34,15 +35,18 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("interrupted.json"))
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     chosen = parser.parse_args()
-    rows = []
+    rows: list[dict[str, Any]] = json.loads(chosen.output.read_text()) if chosen.output.exists() else []
+    done = {(row["network"], row["data"]) for row in rows}
     with tempfile.TemporaryDirectory() as folder:
         part = take_part(chosen.data / "pbc", Path(folder) / "pbc200", 200)
         for data, scheme in ((chosen.data / "bccd", "wbc5"), (part, "pbc8")):
             for network in chosen.networks:
+                if (network, data.name) in done:
+                    continue
                 row = interrupt_and_resume(network, data, scheme, Path(folder) / f"{network}-{data.name}")
                 print(json.dumps(row), flush=True)
                 rows.append(row)
-    chosen.output.write_text(json.dumps(rows, indent=1) + "\n")
+                chosen.output.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def take_part(source: Path, target: Path, n: int) -> Path:

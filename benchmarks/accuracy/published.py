@@ -1,6 +1,6 @@
 """Row G: each published network trained by its own recipe on its own data, and tested on the part it has not seen.
 
-    python -m benchmarks.accuracy.published --data ../shared/data --networks cnn3 cnn4 --minutes 10 -o artifacts/published
+    python -m benchmarks.accuracy.published --data ../shared/data --networks cnn3 cnn4 --minutes 10
 
 ``cnn6`` and ``cnn4bn`` learn from Kaggle's TRAIN without copies of the originals in its TEST, on which they are tested;
 ``cnn4`` and ``cnn5bn`` from the training part of ``pbc``; ``cnn3``, whose study names no source that is at hand, from
