@@ -7,7 +7,7 @@ An undisturbed run gives the reference.  Then run after run is stopped with SIGI
 moment until ``--moments`` of them were truly interrupted (a run that ends before its signal is drawn again).  What
 lies there then is looked at, as no half-written file may stand under its final name, and the run is resumed: its
 results must be the reference's to the byte.  Every run is a process of its own, forked from one that has imported
-torch and pandas already, so that the moments fall into the work and not into the imports.
+torch and the rest already, so that the moments fall into the work and not into the imports.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from PIL import Image
@@ -34,6 +35,13 @@ from napari_bloodcells.core.errors import BloodcellsError
 from napari_bloodcells.synthetic import SmearSettings, draw_smear, write_folder
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+PRELOADED = (
+    "matplotlib.figure",
+    "pandas",
+    "scipy.special",
+    *(f"napari_bloodcells.cli.{name}" for name in ("count", "train", "progress", "scores")),
+    *(f"napari_bloodcells.core.{name}" for name in ("count", "train", "bundle", "localize.learned")),
+)
 TABLES = ("cells.csv", "images.csv", "differential.csv")
 
 
@@ -69,10 +77,13 @@ def start(arguments: list[str], log: Path) -> int:
     """The command in a forked process, leader of its own group, its words in ``log``; returns its number."""
     from napari_bloodcells.cli.app import run
 
+    log.touch()
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child:
+        while os.getpgid(child) != child:  # until it can be sent a signal by itself
+            time.sleep(0.001)
         return child
     code = 70
     try:
@@ -163,7 +174,7 @@ def investigate(study: Study, scratch: Path, moments: int, seed: int = 0) -> tup
     return faults, early
 
 
-def study_of_count(folder: Path, images: int = 120) -> Study:
+def study_of_count(folder: Path, images: int = 60) -> Study:
     """``count`` over drawn fields in two worker processes, in shards of four: enough to be caught in every stage."""
     write_folder(folder, images, seed=11, settings=SmearSettings(height=160, width=200), xml=False, suffix=".jpg")
     arguments = ("count", str(folder), "--boxes", "find", "--workers", "2", "--batch-size", "4")
@@ -224,9 +235,8 @@ def main() -> int:
     parser.add_argument("what", choices=("count", "train"))
     parser.add_argument("--moments", type=int, default=50)
     options = parser.parse_args()
-    import matplotlib.figure
-    import pandas
-    import scipy.special  # noqa: F401
+    for module in PRELOADED:
+        import_module(module)
     import torch
 
     torch.set_num_threads(1)  # a forked process cannot use the threads of its parent

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -22,6 +24,8 @@ from napari_bloodcells.core.cellstable import (
     write_cells,
 )
 from napari_bloodcells.core.errors import AnnotationError, OutputError
+
+HEAD = "image,cell,x_min,y_min,x_max,y_max,class\n"
 
 
 def _cells() -> pd.DataFrame:
@@ -63,18 +67,26 @@ def test_shards_put_together_are_the_bytes_of_the_whole() -> None:
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     path = write_cells(_cells(), tmp_path / "cells.csv")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already there"):
         write_cells(_cells(), path)
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "no table"),
+        ("", "is empty"),
+        ("\n", "no column image"),
+        (f"{HEAD}a,1,0,0,3,4\n", "row 2 has 6 fields, not 7"),
+        (f"{HEAD}\na,1,0,0,3,4,neutrophil,\n", "row 3 has 8 fields, not 7"),
+        (f"{HEAD}a,1.5,0,0,3,4,neutrophil\n", "row 2 has cell '1.5', which is no whole number"),
+        (f"{HEAD}a,1e300,0,0,3,4,neutrophil\n", "no whole number"),
+        (f"{HEAD}a,1,0,0,3,1_0,neutrophil\n", "y_max '1_0'"),
+        (f'{HEAD}a,1,0,0,3,4,"neutrophil\n', "no table"),
+        (f"{HEAD}{'a' * 200_000},1,0,0,3,4,neutrophil\n", "no table"),
         ("image,cell\na,1\n", "no column x_min"),
-        ("image,cell,x_min,y_min,x_max,y_max,class\na,1,0,0,x,4,neutrophil\n", "row 2 has x_max 'x'"),
-        ("image,cell,x_min,y_min,x_max,y_max,class\na,1,0,0,nan,4,neutrophil\n", "no number"),
-        ("image,cell,x_min,y_min,x_max,y_max,class\na,one,0,0,3,4,neutrophil\n", "row 2 has cell 'one'"),
+        (f"{HEAD}a,1,0,0,x,4,neutrophil\n", "row 2 has x_max 'x'"),
+        (f"{HEAD}a,1,0,0,nan,4,neutrophil\n", "no number"),
+        (f"{HEAD}a,one,0,0,3,4,neutrophil\n", "row 2 has cell 'one'"),
     ],
 )
 def test_a_file_that_is_no_table_of_cells_is_named(tmp_path: Path, text: str, says: str) -> None:
@@ -83,6 +95,27 @@ def test_a_file_that_is_no_table_of_cells_is_named(tmp_path: Path, text: str, sa
     with pytest.raises(AnnotationError, match=says) as caught:
         read_cells(path)
     assert "mine.csv" in str(caught.value)
+
+
+def test_bytes_in_another_encoding_are_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_bytes(f"{HEAD}ä,1,0,0,3,4,neutrophil\n".encode("latin-1"))
+    with pytest.raises(AnnotationError, match=r"mine\.csv.*UTF-8"):
+        read_cells(tmp_path / "mine.csv")
+
+
+def test_a_table_as_a_spreadsheet_saves_it_is_read(tmp_path: Path) -> None:
+    head = "\ufeff image ,cell,x_min,y_min,x_max,y_max,class,p_neutrophil,reviewed"
+    text = f"{head}\r\n\r\na,1,0,0,3,4.5,neutrophil,,TRUE\r\n"
+    (tmp_path / "mine.csv").write_text(text, encoding="utf-8", newline="")
+    row = read_cells(tmp_path / "mine.csv").iloc[0]
+    assert (row["image"], row["cell"], row["y_max"], bool(row["reviewed"])) == ("a", 1, 4.5, True)
+    assert np.isnan(row["p_neutrophil"])
+
+
+def test_a_pipe_is_no_table(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "cells.csv")
+    with pytest.raises(AnnotationError, match="pipe"):  # and does not wait for ever
+        read_cells(tmp_path / "cells.csv")
 
 
 def test_a_name_that_looks_like_a_missing_value_stays_a_name(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -23,6 +25,16 @@ with RunLock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
+
+
+def enter_together(folder: Path, begin: threading.Barrier, end: threading.Barrier, inside: list[int]) -> None:
+    """Try for the folder when all others do; who gets it keeps it until all have tried."""
+    begin.wait()
+    with contextlib.suppress(OutputError), RunLock(folder):
+        inside.append(1)
+        end.wait()
+        return
+    end.wait()
 
 
 def write_lock(folder: Path, **owner: object) -> Path:
@@ -71,6 +83,64 @@ def test_a_lock_of_another_host_holds_while_it_is_renewed(tmp_path: Path) -> Non
         os.utime(path, (old, old))
         lock.renew()
         assert time.time() - path.stat().st_mtime < 60
+
+
+def test_a_clock_that_went_backwards_never_frees_the_lock_of_a_living_run(tmp_path: Path) -> None:
+    path = write_lock(tmp_path, host="elsewhere")
+    later = time.time() + 10 * FOREIGN_LEASE_S  # renewed before the clock was set back
+    os.utime(path, (later, later))
+    with pytest.raises(OutputError, match=f"on elsewhere.*remove {LOCK_NAME}"), RunLock(tmp_path):
+        pass
+
+
+def test_a_clock_that_went_backwards_does_not_keep_the_lock_of_a_dead_run(tmp_path: Path) -> None:
+    path = write_lock(tmp_path, pid=2**22 + 1)  # above the largest number of a process
+    later = time.time() + 10 * FOREIGN_LEASE_S
+    os.utime(path, (later, later))
+    with RunLock(tmp_path):
+        pass
+
+
+def test_of_many_runs_that_find_a_stale_lock_at_once_one_gets_the_folder(tmp_path: Path) -> None:
+    for _ in range(20):
+        write_lock(tmp_path, pid=2**22 + 1)
+        inside: list[int] = []
+        begin, end = threading.Barrier(6), threading.Barrier(6)
+        runs = [threading.Thread(target=enter_together, args=(tmp_path, begin, end, inside)) for _ in range(6)]
+        for one in runs:
+            one.start()
+        for one in runs:
+            one.join()
+        assert len(inside) == 1
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_stood_still_too_long_learns_that_another_has_its_folder(tmp_path: Path) -> None:
+    with RunLock(tmp_path) as lock:
+        lock.renew()
+        other = write_lock(tmp_path, host="elsewhere")
+        with pytest.raises(OutputError, match="taken over"):
+            lock.renew()
+    assert other.exists(), "the lock of the other run was removed"
+
+
+def test_whoever_holds_the_folder_clears_what_a_killed_run_left_half_written(tmp_path: Path) -> None:
+    with RunLock(tmp_path):
+        (tmp_path / ".part-abc").write_text("half")
+        (tmp_path / f"{LOCK_NAME}-abc").write_text("half")
+        with pytest.raises(OutputError, match="in use"), RunLock(tmp_path):
+            pass
+        assert (tmp_path / ".part-abc").exists(), "the half-written file of a living run was removed"
+    with RunLock(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [LOCK_NAME]
+
+
+def test_a_lock_of_this_process_that_could_not_be_removed_is_stale(tmp_path: Path) -> None:
+    with RunLock(tmp_path):
+        left = (tmp_path / LOCK_NAME).read_text()
+    (tmp_path / LOCK_NAME).write_text(left)  # the disk was read-only when the run ended
+    with RunLock(tmp_path):
+        pass
 
 
 def test_the_lock_is_gone_after_an_error(tmp_path: Path) -> None:

@@ -7,14 +7,19 @@ page (whose *Export corrections* writes the same table) hold to them.  Text that
 
 from __future__ import annotations
 
+import csv
 import io
+import math
 import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_bloodcells.core.errors import AnnotationError, OutputError
+import numpy as np
+
+from napari_bloodcells.core.errors import AnnotationError
+from napari_bloodcells.core.files import read_regular, write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +36,8 @@ LABEL_COLUMN = "label"
 REVIEW_COLUMNS = ("machine_class", "reviewed", "reviewer", "time")
 """Only in reviewed tables: what the machine said, whether a person looked (0 or 1), who, when (ISO 8601, UTC)."""
 PROBABILITY_PREFIX = "p_"
+MAX_BYTES = 2**30
+"""Of a table that is read: some six million cells."""
 PROBABILITY_DECIMALS = 4
 PIXEL_DECIMALS = 2
 
@@ -123,17 +130,7 @@ def write_cells(cells: pd.DataFrame, path: Path | str, *, overwrite: bool = Fals
     OutputError
         The file exists and ``overwrite`` is False, or it cannot be written.
     """
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path.name}: exists already; give another name, or say that it may be overwritten.")
-    half = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        half.write_text(cells_csv(cells), encoding="utf-8", newline="")
-        os.replace(half, path)
-    except OSError as error:
-        half.unlink(missing_ok=True)
-        raise OutputError(f"{path.name}: cannot be written ({error.strerror or error}).") from error
-    return path
+    return write_atomic(path, cells_csv(cells).encode("utf-8"), overwrite=overwrite)
 
 
 def read_cells(path: Path | str) -> pd.DataFrame:
@@ -148,47 +145,63 @@ def read_cells(path: Path | str) -> pd.DataFrame:
     Raises
     ------
     AnnotationError
-        The file cannot be read, lacks a column, or holds a box that is no number; the text names file and row.
+        The file cannot be read, lacks a column, or holds a row of another length or a box that is no number; the text
+        names file and row.
     """
-    import pandas as pd
-
     path = Path(path)
+    text = _text(path)
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except OSError as error:
-        raise AnnotationError(f"{path.name}: cannot be read ({error.strerror or error}).") from error
-    except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise AnnotationError(f"{path.name}: is no table of cells ({error}).") from error
-    frame.columns = [str(name).strip() for name in frame.columns]
-    missing = [name for name in _REQUIRED if name not in frame.columns]
-    if missing or frame.columns.duplicated().any():
+        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    except (csv.Error, ValueError) as error:
+        reason = error if isinstance(error, csv.Error) else "it is empty"
+        raise AnnotationError(f"{path.name}: is no table of cells ({reason}).") from None
+    names = [name.strip() for name in header]
+    missing = [name for name in _REQUIRED if name not in names]
+    if missing or len(set(names)) < len(names):
         what = f"has no column {', '.join(missing)}" if missing else "has two columns of one name"
         raise AnnotationError(f"{path.name}: {what}; a cells.csv needs {', '.join(_REQUIRED)}.")
-    return _typed(frame, path.name)
+    numbered = [(number, row) for number, row in enumerate(rows, 2) if row]
+    for number, row in numbered:
+        if len(row) != len(names):
+            raise AnnotationError(f"{path.name}: row {number} has {len(row)} fields, not {len(names)} as the first.")
+    return _typed(names, numbered, path.name)
 
 
-def _typed(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    import numpy as np
+def _text(path: Path) -> str:
+    data = read_regular(path, MAX_BYTES, AnnotationError)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{path.name}: is no table of cells in UTF-8 ({error}).") from None
+
+
+def _typed(names: Sequence[str], rows: Sequence[tuple[int, Sequence[str]]], file: str) -> pd.DataFrame:
+    columns: dict[str, Any] = {}
+    for k, name in enumerate(names):
+        texts = [row[k] for _, row in rows]
+        if name in ("cell", "confidence", "distance", *BOX_COLUMNS) or name.startswith(PROBABILITY_PREFIX):
+            numbers = [_number(text) for text in texts]
+            needed, whole = name in BOX_COLUMNS or name == "cell", name == "cell"
+            for (row, _), number, text in zip(rows, numbers, texts, strict=True):
+                if not math.isfinite(number) and (needed or text.strip()):
+                    raise AnnotationError(f"{file}: row {row} has {name} {text[:40]!r}, which is no number.")
+                if whole and not (number.is_integer() and abs(number) < 2**53):
+                    raise AnnotationError(f"{file}: row {row} has {name} {text[:40]!r}, which is no whole number.")
+            columns[name] = np.array(numbers, np.float64).astype(np.int64 if whole else np.float64)
+        elif name == "reviewed":
+            columns[name] = np.array([text.strip().lower() in ("1", "true", "yes") for text in texts], np.bool_)
+        else:
+            columns[name] = [restore(text) for text in texts]
     import pandas as pd
 
-    columns: dict[str, Any] = {}
-    for column in frame.columns:
-        values = frame[column]
-        numeric = column in ("cell", "confidence", "distance", *BOX_COLUMNS) or column.startswith(PROBABILITY_PREFIX)
-        if not numeric:
-            texts = [restore(text) for text in values]
-            columns[column] = (
-                [t.strip().lower() in ("1", "true", "yes") for t in texts] if column == "reviewed" else texts
-            )
-            continue
-        numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64)
-        needed = column in BOX_COLUMNS or column == "cell"
-        bad = ~np.isfinite(numbers) & (True if needed else (values.str.strip() != "").to_numpy())
-        if bad.any():
-            row = int(bad.argmax())
-            raise AnnotationError(f"{name}: row {row + 2} has {column} {values.iloc[row]!r}, which is no number.")
-        columns[column] = numbers.astype(np.int64) if column == "cell" else numbers
-    return pd.DataFrame(columns, columns=list(frame.columns))
+    return pd.DataFrame(columns, columns=list(names))
+
+
+def _number(text: str) -> float:
+    try:
+        return math.nan if "_" in text else float(text)
+    except ValueError:
+        return math.nan
 
 
 def apply_corrections(cells: pd.DataFrame, corrections: pd.DataFrame) -> pd.DataFrame:

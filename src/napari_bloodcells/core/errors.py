@@ -43,6 +43,10 @@ class OutputError(BloodcellsError):
     """An output folder that cannot be written, is in use by another run, or belongs to another run."""
 
 
+class DiskError(OutputError):
+    """An output that could not be written: the disk is full, the folder gone, read-only or not one's own."""
+
+
 class Cancelled(BloodcellsError):
     """The user asked to stop; what was finished is kept."""
 

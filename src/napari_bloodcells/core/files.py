@@ -6,16 +6,20 @@ which annotation files go out; ``natural_key`` is the one order of file names (`
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import stat
 import tempfile
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
-from napari_bloodcells.core.errors import BloodcellsError, OutputError
+from napari_bloodcells.core.errors import BloodcellsError, DiskError, OutputError
 
+PART = ".part-"
+"""How the names of half-written files begin; ``runlock.py`` removes those that a killed run left."""
 _DIGITS = re.compile(r"(\d{1,1000})")
 
 
@@ -103,16 +107,18 @@ def write_atomic(path: Path | str, data: bytes, *, overwrite: bool = False) -> P
     Raises
     ------
     OutputError
-        If the file exists and ``overwrite`` is false, or the folder cannot be written.
+        If the file exists and ``overwrite`` is false.
+    DiskError
+        If it cannot be written; what was there before is untouched.
     """
     path = Path(path)
     name = display_name(path)
     if not overwrite and os.path.lexists(path):
         raise OutputError(f"{name}: is already there and is not overwritten; choose another name or allow overwriting.")
     try:
-        handle, temporary = tempfile.mkstemp(prefix=".part-", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=PART, dir=path.parent)
     except OSError as problem:
-        raise OutputError(f"{name}: cannot be written: {_reason(problem)}.") from None
+        raise DiskError(f"{name}: cannot be written: {_reason(problem)}.") from None
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -124,19 +130,39 @@ def write_atomic(path: Path | str, data: bytes, *, overwrite: bool = False) -> P
         if overwrite:
             os.replace(temporary, path)
         else:
-            _claim(temporary, path)
+            claim(temporary, path)
     except FileExistsError:
         raise OutputError(f"{name}: appeared while it was being written; it is not overwritten.") from None
     except OSError as problem:
-        raise OutputError(f"{name}: cannot be written: {_reason(problem)}.") from None
+        raise DiskError(f"{name}: cannot be written: {_reason(problem)}.") from None
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)
     return path
 
 
-def _claim(temporary: str, path: Path) -> None:
-    """Give the finished file its name unless the name is taken; a link does both in one step where links exist."""
+@contextlib.contextmanager
+def kept_for_resume() -> Iterator[None]:
+    """Say in every ``DiskError`` of the block how to go on, for a run that ``--resume`` takes up again."""
+    try:
+        yield
+    except DiskError as error:
+        raise DiskError(f"{error} What was finished is kept: make room and go on with --resume.") from None
+
+
+def remove_parts(folder: Path, *prefixes: str) -> None:
+    """Remove the half-written files that a killed process left in ``folder``; only for who has it for himself."""
+    for half in folder.iterdir():
+        if half.name.startswith(prefixes):
+            with contextlib.suppress(OSError):
+                half.unlink()
+
+
+def claim(temporary: str, path: Path) -> None:
+    """Give the finished file ``temporary`` the name ``path``; ``FileExistsError`` where that name is taken.
+
+    A link does both in one step where links exist.
+    """
     try:
         os.link(temporary, path)
     except FileExistsError:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_bloodcells.core.devices import fast_bf16
-from napari_bloodcells.core.errors import UsageError
+from napari_bloodcells.core.errors import BloodcellsError, UsageError
 from napari_bloodcells.core.featurespace import FeatureSpace
 from napari_bloodcells.core.inputs import to_input
 from napari_bloodcells.core.models.classifier import Classifier
@@ -85,6 +85,8 @@ class Model:
         ------
         UsageError
             If ``crops`` are not that.
+        BloodcellsError
+            If the memory of the device is too small even for one crop at a time.
         """
         with torch.inference_mode():
             parts = list(self._batches(_checked(crops)))
@@ -113,7 +115,10 @@ class Model:
                 yield self._forward(part)
             except torch.OutOfMemoryError:
                 if self.micro_batch == 1:
-                    raise
+                    raise BloodcellsError(
+                        f"The memory of {self.device} is too small for a single cell: end what else uses it, "
+                        "or compute on the processor (--device cpu)."
+                    ) from None
                 self.micro_batch //= 2
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()

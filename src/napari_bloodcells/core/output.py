@@ -75,9 +75,6 @@ def check_output(output: Path, sources: Sources, options: CountOptions) -> None:
             "give another folder with -o, or say --overwrite."
         )
     make_folder(place)
-    for half in place.glob(".part-*"):
-        with contextlib.suppress(OSError):
-            half.unlink()
 
 
 def _table_names() -> list[str]:

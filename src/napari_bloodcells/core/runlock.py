@@ -3,7 +3,7 @@
 The lock is a file in the folder that names the process, its host and when that process started.  A second run refuses
 while the first is alive; a lock whose process is gone (killed, power cut), or whose number now belongs to a younger
 process, is stale and is taken over.  A process of another host cannot be looked up: its lock holds while it is
-renewed, which the owner does whenever a shard is finished.
+renewed, which the owner does whenever a shard is finished; where the clock went backwards, it holds the longer.
 """
 
 from __future__ import annotations
@@ -12,15 +12,20 @@ import contextlib
 import json
 import os
 import socket
+import tempfile
 import time
+import uuid
 from pathlib import Path
 from types import TracebackType
 
-from napari_bloodcells.core.errors import OutputError
+from napari_bloodcells.core.errors import DiskError, OutputError
+from napari_bloodcells.core.files import PART, claim, remove_parts
 
 LOCK_NAME = ".bloodcells.lock"
 FOREIGN_LEASE_S = 600.0
 """A lock of another host that was not renewed for this long is stale."""
+_held: set[object] = set()
+"""The locks that this process holds: one of its own that it could not remove (a disk gone read-only) is stale."""
 
 
 class RunLock:
@@ -39,36 +44,74 @@ class RunLock:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK_NAME
+        self.run = uuid.uuid4().hex
+        self.mark = json.dumps({**_this_process(), "run": self.run})
 
     def __enter__(self) -> RunLock:
-        for _ in range(2):
-            try:
-                handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-            except FileExistsError:
-                self._take_over_or_refuse()
-                continue
-            except OSError as error:
-                raise OutputError(f"{self.path.parent}: cannot be written to ({error.strerror or error}).") from error
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump(_this_process(), stream)
-            return self
+        _held.add(self.run)
+        for _ in range(3):
+            if self._claim():
+                remove_parts(self.path.parent, PART, f"{LOCK_NAME}-")  # of a run that was killed here
+                return self
+            self._take_over_or_refuse()
         raise OutputError(f"{self.path.parent}: another run took this folder at the same moment; give another one.")
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):
-            self.path.unlink()
+        _held.discard(self.run)
+        if self._text() == self.mark:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
 
     def renew(self) -> None:
-        """Tell runs on other hosts that this one is alive."""
+        """Tell runs on other hosts that this one is alive.
+
+        Raises
+        ------
+        OutputError
+            Another run has taken the folder over, as this one stood still for too long.
+        """
+        if self._text() not in (self.mark, None):
+            raise OutputError(
+                f"{self.path.parent}: was taken over by another run while this one stood still; wait for that one."
+            )
         with contextlib.suppress(OSError):
             os.utime(self.path)
 
-    def _take_over_or_refuse(self) -> None:
+    def _claim(self) -> bool:
+        """Put the lock in place with all it says, in one step; False where there is one."""
         try:
-            owner = json.loads(self.path.read_text(encoding="utf-8"))
+            handle, half = tempfile.mkstemp(prefix=f"{LOCK_NAME}-", dir=self.path.parent)
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                    stream.write(self.mark)
+                os.chmod(half, 0o644)  # whoever may write there may see who holds it
+                claim(half, self.path)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(half)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise DiskError(
+                f"{self.path.parent}: cannot be written to ({error.strerror or error}); see to that, or give another "
+                "output folder."
+            ) from None
+        return True
+
+    def _text(self) -> str | None:
+        """What the lock says; None where there is none that can be read."""
+        try:
+            return self.path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+
+    def _take_over_or_refuse(self) -> None:
+        text = self._text()
+        try:
             age = time.time() - self.path.stat().st_mtime
+            owner = json.loads(text or "")
         except FileNotFoundError:
             return
         except (OSError, ValueError):
@@ -76,14 +119,20 @@ class RunLock:
         if isinstance(owner, dict) and _is_alive(owner, age):
             raise OutputError(
                 f"{self.path.parent}: in use by another run (process {owner.get('pid')} on {owner.get('host')}); "
-                "wait for it, stop it, or give another output folder."
+                f"wait for it, stop it, or give another output folder (if it is long dead, remove {LOCK_NAME} there)."
             )
+        aside = self.path.with_name(f"{LOCK_NAME}-{os.getpid()}-stale")
         with contextlib.suppress(OSError):
-            self.path.unlink()
+            self.path.rename(aside)
+            if aside.read_text(encoding="utf-8", errors="replace") != text:  # a third run was quicker: this is its lock
+                claim(str(aside), self.path)
+        with contextlib.suppress(OSError):
+            aside.unlink()
 
 
 def _this_process() -> dict[str, object]:
-    return {"pid": os.getpid(), "host": socket.gethostname(), "started": process_start(os.getpid())}
+    pid = os.getpid()
+    return {"pid": pid, "host": socket.gethostname(), "started": process_start(pid)}
 
 
 def _is_alive(owner: dict[str, object], age: float) -> bool:
@@ -93,6 +142,8 @@ def _is_alive(owner: dict[str, object], age: float) -> bool:
     if owner.get("host") != socket.gethostname():
         return age < FOREIGN_LEASE_S
     started = process_start(pid)
+    if pid == os.getpid():
+        return owner.get("run") in _held
     return process_exists(pid) and (started is None or owner.get("started") in (None, started))
 
 

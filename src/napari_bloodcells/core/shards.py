@@ -19,7 +19,7 @@ from typing import Any
 
 from napari_bloodcells.core.cells import FieldRecord
 from napari_bloodcells.core.errors import OutputError
-from napari_bloodcells.core.files import write_atomic
+from napari_bloodcells.core.files import kept_for_resume, write_atomic
 
 PARTIAL = ".partial"
 PLAN = "plan.json"
@@ -62,17 +62,9 @@ def shard_size(n_images: int, workers: int) -> int:
 
 
 def write_or_tell(path: Path, data: bytes) -> None:
-    """``write_atomic`` over what may be there, with the way to go on in the error.
-
-    Raises
-    ------
-    OutputError
-        The disk is full, the folder is gone or read-only; what was there before is untouched.
-    """
-    try:
+    """``write_atomic`` over what may be there, with the way to go on in its ``DiskError``."""
+    with kept_for_resume():
         write_atomic(path, data, overwrite=True)
-    except OutputError as error:
-        raise OutputError(f"{error} What was finished is kept: make room and go on with --resume.") from None
 
 
 class ShardStore:

@@ -21,7 +21,7 @@ from napari_bloodcells.core.checkpoint import load_checkpoint, save_checkpoint
 from napari_bloodcells.core.classes import ClassScheme
 from napari_bloodcells.core.devices import pick_device
 from napari_bloodcells.core.errors import BundleError, Cancelled, OutputError
-from napari_bloodcells.core.files import make_folder, write_atomic
+from napari_bloodcells.core.files import PART, kept_for_resume, make_folder, write_atomic
 from napari_bloodcells.core.finish import finish_bundle
 from napari_bloodcells.core.history import Epoch, write_history
 from napari_bloodcells.core.metrics import Scores
@@ -122,12 +122,13 @@ def train(
         settings = _describe(chosen, training, validation)
         if before:
             _check_same(before, settings, place)
-        write_atomic(place / SETTINGS, _json(settings), overwrite=True)
-        trainer = Trainer(chosen, training, validation, len(scheme.names), target)
-        if before:
-            _restore(trainer, place)
-        _run(trainer, place, progress, lock)
-        return _finish(trainer, scheme, place, progress)
+        with kept_for_resume():
+            write_atomic(place / SETTINGS, _json(settings), overwrite=True)
+            trainer = Trainer(chosen, training, validation, len(scheme.names), target)
+            if before:
+                _restore(trainer, place)
+            _run(trainer, place, progress, lock)
+            return _finish(trainer, scheme, place, progress)
 
 
 def _run(trainer: Trainer, place: Path, progress: Progress, lock: RunLock) -> None:
@@ -187,7 +188,9 @@ def _settings_of(place: Path, resume: bool) -> dict[str, Any] | None:
     """What the training in ``place`` began with; None where there is none to go on with."""
     if place.exists() and not place.is_dir():
         raise OutputError(f"{place}: is a file; give a folder for the model with -o.")
-    there = sorted(p.name for p in place.iterdir() if p.name != LOCK_NAME) if place.is_dir() else []
+    there = (
+        sorted(p.name for p in place.iterdir() if not p.name.startswith((LOCK_NAME, PART))) if place.is_dir() else []
+    )
     if not there:
         return None
     if SETTINGS not in there:

@@ -19,7 +19,7 @@ import torch
 from napari_bloodcells import __version__
 from napari_bloodcells.core.checkpoint import load_checkpoint, save_checkpoint
 from napari_bloodcells.core.errors import Cancelled, OutputError, UsageError
-from napari_bloodcells.core.files import display_name, make_folder
+from napari_bloodcells.core.files import display_name, kept_for_resume, make_folder
 from napari_bloodcells.core.localize.calibrate_find import calibrate_localizer
 from napari_bloodcells.core.localize.collect import TruthField, collect, read_fields
 from napari_bloodcells.core.localize.drawn import SOURCE, drawn_fields
@@ -31,6 +31,7 @@ from napari_bloodcells.core.localize.targets import IGNORE
 from napari_bloodcells.core.localize.tiles import LabeledField, TileMaker
 from napari_bloodcells.core.localize.trainer import FindSettings, Trainer, load_find_settings
 from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
+from napari_bloodcells.core.runlock import RunLock
 
 __all__ = ["FindSettings", "load_find_settings", "train_localizer"]
 
@@ -95,13 +96,19 @@ def train_localizer(
         )
     make_folder(output)
     started = time.monotonic()
-    run(trainer, fields, progress, lambda state: save_checkpoint(checkpoint, state), output)
-    info = _info(settings, items, time.monotonic() - started, trainer.start_hash)
-    validation = [item for item in items if item.part == "val"]
-    info = calibrate_localizer(trainer.mean, info, validation, progress)
-    save_localizer(output, trainer.mean, info)
-    for leftover in (checkpoint, output / _MIDDLE):
-        leftover.unlink(missing_ok=True)
+    with RunLock(output) as lock, kept_for_resume():
+
+        def save(state: dict[str, Any]) -> None:
+            save_checkpoint(checkpoint, state)
+            lock.renew()
+
+        run(trainer, fields, progress, save, output)
+        info = _info(settings, items, time.monotonic() - started, trainer.start_hash)
+        validation = [item for item in items if item.part == "val"]
+        info = calibrate_localizer(trainer.mean, info, validation, progress)
+        save_localizer(output, trainer.mean, info)
+        for leftover in (checkpoint, output / _MIDDLE):
+            leftover.unlink(missing_ok=True)
     return output
 
 
