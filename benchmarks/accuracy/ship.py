@@ -9,6 +9,7 @@ Temperature, thresholds and the confusion matrix come from validation cells, wit
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,29 +32,40 @@ from napari_bloodcells.core.model import Model
 from napari_bloodcells.core.models import architecture, build
 from napari_bloodcells.core.models.architecture import count_parameters
 from napari_bloodcells.core.models.classifier import Classifier
-from napari_bloodcells.core.schema import BundleInfo, Normalization, TrainingSource, scheme_info
+from napari_bloodcells.core.schema import (
+    BundleInfo,
+    Doubt,
+    Normalization,
+    TrainingSource,
+    count_confusions,
+    scheme_info,
+)
 from napari_bloodcells.core.temperature import fit_temperature
 
 WEIGHTS = Path(__file__).parents[2] / "src" / "napari_bloodcells" / "weights"
+DOUBT = Path(__file__).parent / "results" / "doubt.json"
 DESCRIPTIONS = {
     "wbc5": "Five mature white cells; the default. Trained on seven microscopes.",
     "pbc8": "The eight classes of PBC: five mature white cells, immature granulocytes, erythroblasts, platelets.",
     "wbc4": "Four white cells of the Kaggle set (no basophils).",
 }
-_MOST = 60
+MOST = 60
 _SPACE_CELLS = 4000
 _KEPT = 0.98
 _FAR = 1.5
+_DOUBT_FROM = 0.75
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A classifier with all that its ``model.json`` says, before it is written."""
+    """A classifier with all that its ``model.json`` says, before it is written; ``doubt_from`` is the distance within
+    which three quarters of the known cells lie."""
 
     module: Classifier
     info: BundleInfo
     space: FeatureSpace
     scores: Scores
+    doubt_from: float
 
     def model(self) -> Model:
         """Loaded, as ``load_model`` would give it."""
@@ -62,8 +74,13 @@ class Bundle:
         return Model(self.info, copy, self.space)
 
 
-def make_bundle(weights: Mapping[str, Tensor], cells: AllCells, name: str, without: Sequence[str] = ()) -> Bundle:
-    """The classifier of the scheme ``name`` from a trunk's weights, calibrated on validation cells of known sources."""
+def make_bundle(
+    weights: Mapping[str, Tensor], cells: AllCells, name: str, without: Sequence[str] = (), slope: float = 0.0
+) -> Bundle:
+    """The classifier of the scheme ``name`` from a trunk's weights, calibrated on validation cells of known sources.
+
+    ``slope`` is that of its doubt (``doubt.py``).
+    """
     scheme, whole = load_scheme(name), load_scheme(SCHEME)
     rows = [whole.index(class_name) for class_name in scheme.names]
     module = build("stainnet", len(rows))
@@ -74,8 +91,8 @@ def make_bundle(weights: Mapping[str, Tensor], cells: AllCells, name: str, witho
     labels[rows] = np.arange(len(rows))
     labels = labels[cells.labels]
     usable = (labels >= 0) & ~np.isin(cells.sources, list(without))
-    training = _at_most(np.flatnonzero(usable & (cells.part == TRAIN)), labels, cells.sources, 400)
-    held = _at_most(np.flatnonzero(usable & (cells.part == VALIDATION)), labels, cells.sources, _MOST)
+    training = at_most(np.flatnonzero(usable & (cells.part == TRAIN)), labels, cells.sources, 400)
+    held = at_most(np.flatnonzero(usable & (cells.part == VALIDATION)), labels, cells.sources, MOST)
     info = BundleInfo(
         name=name,
         description=DESCRIPTIONS[name],
@@ -100,20 +117,24 @@ def make_bundle(weights: Mapping[str, Tensor], cells: AllCells, name: str, witho
     features, logits = model.features_and_logits(cells.crops(held))
     truth = labels[held]
     temperature = round(fit_temperature(logits.numpy(), truth), 4)
-    shares = (logits / temperature).softmax(1).numpy()
+    distance = space.distance(features)
+    doubt_from = float(np.quantile(distance.numpy(), _DOUBT_FROM))
+    shares = (logits / (temperature * (distance / doubt_from).clamp_min(1) ** slope)[:, None]).softmax(1).numpy()
     right = shares.argmax(1) == truth
     scores = score(truth, shares, scheme.names, cells.groups[held].tolist())
     update = {
         "temperature": temperature,
         "min_confidence": round(min(0.5, float(np.quantile(shares.max(1)[right], 1 - _KEPT))), 3),
-        "max_distance": round(_FAR * float(np.quantile(space.distance(features).numpy()[right], 0.99)), 4),
+        "max_distance": round(_FAR * float(np.quantile(distance.numpy()[right], 0.99)), 4),
+        "doubt": Doubt(distance=round(doubt_from, 4), slope=slope) if slope else None,
         "confusion": tuple(tuple(int(v) for v in row) for row in scores.confusion),
+        "confusions": count_confusions(cells.sources[held], truth, shares.argmax(1), len(scheme.names)),
         "metrics": scores.metrics,
     }
-    return Bundle(module, info.model_copy(update=update), space, scores)
+    return Bundle(module, info.model_copy(update=update), space, scores, doubt_from)
 
 
-def _at_most(at: NDArray[np.intp], labels: NDArray[np.int64], sources: NDArray[np.str_], most: int) -> NDArray[np.intp]:
+def at_most(at: NDArray[np.intp], labels: NDArray[np.int64], sources: NDArray[np.str_], most: int) -> NDArray[np.intp]:
     """Of the cells ``at``, at most so many of one class of one source, in random order (always the same)."""
     order = np.random.default_rng(0).permutation(at)
     seen: dict[tuple[str, int], int] = {}
@@ -144,10 +165,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, default=WEIGHTS)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    cells = gather(given.data)
+    cells = gather(given.data, copies=True)
     weights = torch.load(given.trunk, weights_only=True)
+    slope = float(json.loads(DOUBT.read_text("utf-8"))["slope"]) if DOUBT.exists() else 0.0
     for name in DESCRIPTIONS:
-        bundle = make_bundle(weights, cells, name)
+        bundle = make_bundle(weights, cells, name, slope=slope)
         save_bundle(given.output / name, bundle.module, bundle.info, space=bundle.space, half=True, overwrite=True)
         accuracy = bundle.scores["accuracy"]
         info = bundle.info

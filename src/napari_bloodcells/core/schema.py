@@ -6,6 +6,7 @@ fields are refused.  The same classes describe the model inside the program, so 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from napari_bloodcells.core.crops import CropSpec
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from napari_bloodcells.core.classes import ClassScheme
 
 Label = Annotated[str, Field(min_length=1, max_length=64)]
@@ -26,6 +30,7 @@ Int = Annotated[int, Field(ge=-65536, le=65536)]
 Option = (
     bool | Int | Number | Annotated[str, Field(max_length=1000)] | Annotated[tuple[Number, ...], Field(max_length=64)]
 )
+Matrix = Annotated[tuple[Annotated[tuple[Count, ...], Field(max_length=200)], ...], Field(max_length=200)]
 
 MAX_CROP = 1024
 
@@ -87,6 +92,14 @@ class TrainingSource(_Record):
     counts: Annotated[dict[Label, Count], Field(max_length=200)]
 
 
+class Doubt(_Record):
+    """How confidence falls far from the training: beyond ``distance`` (``Prediction.distance``) the temperature is
+    multiplied by ``(distance of the cell / distance) ** slope``, fitted on microscopes that a model had not seen."""
+
+    distance: Annotated[float, Field(gt=0, le=1e9)]
+    slope: Annotated[float, Field(ge=0, le=20)]
+
+
 class BundleInfo(_Record):
     """Everything about a model but its weights.
 
@@ -97,9 +110,11 @@ class BundleInfo(_Record):
     crop : how crops are cut for it; ``input_size`` (height, width) is what they are resized to
     normalization : see ``Normalization``
     temperature : the logits are divided by it, fitted on validation cells; above 0
+    doubt : how the temperature rises far from the training cells; None where it does not
     min_confidence : a cell whose highest probability is lower is unidentified; 0 to 1, 0 for never
     max_distance : a cell farther from the training cells (``Prediction.distance``) is unidentified; None for never
     confusion : counts of the validation cells, true class by row; None where there was no validation
+    confusions : the same by source, where validation cells of several microscopes tell how far these differ
     training, metrics : what it learned from, and how well
     n_parameters, macs : Keras's way of counting; multiply-accumulates of one cell
     sha256 : of the tensors (names, types, shapes and bytes); set by ``save_bundle``
@@ -115,11 +130,13 @@ class BundleInfo(_Record):
     input_size: tuple[Side, Side]
     normalization: Normalization = Normalization()
     temperature: Annotated[float, Field(ge=0.01, le=100)] = 1.0
+    doubt: Doubt | None = None
     min_confidence: Share = 0.0
     max_distance: Annotated[float, Field(ge=0, le=1e9)] | None = None
-    confusion: (
-        Annotated[tuple[Annotated[tuple[Count, ...], Field(max_length=200)], ...], Field(max_length=200)] | None
-    ) = None
+    confusion: Matrix | None = None
+    confusions: Annotated[dict[Annotated[str, Field(max_length=200)], Matrix], Field(max_length=200)] = Field(
+        default_factory=dict
+    )
     training: Annotated[tuple[TrainingSource, ...], Field(max_length=1000)] = ()
     metrics: Annotated[tuple[Metric, ...], Field(max_length=5000)] = ()
     n_parameters: Count = 0
@@ -138,8 +155,9 @@ class BundleInfo(_Record):
         if not (0 < self.crop.side_um <= 1000 and 0 < self.crop.context <= 20):
             raise ValueError("the side or context of the crop is out of range")
         n = len(self.scheme.classes)
-        if self.confusion is not None and (len(self.confusion) != n or any(len(row) != n for row in self.confusion)):
-            raise ValueError(f"the confusion matrix is not {n} by {n}, one row and column a class")
+        for matrix in (self.confusion or ((0,) * n,) * n, *self.confusions.values()):
+            if len(matrix) != n or any(len(row) != n for row in matrix):
+                raise ValueError(f"the confusion matrix is not {n} by {n}, one row and column a class")
         return self
 
     @property
@@ -155,6 +173,22 @@ class BundleInfo(_Record):
         classes = [entry.model_dump(exclude={"key"} if not entry.key else None) for entry in self.scheme.classes]
         listed = [{**entry, "aliases": list(entry["aliases"])} for entry in classes]
         return parse_scheme({"name": self.scheme.name, "classes": listed}, self.name)
+
+
+def count_confusions(
+    sources: Iterable[str], truth: NDArray[np.int64], called: NDArray[np.int64], n: int
+) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """``confusions`` of N validation cells of ``n`` classes: a matrix for each source, in the order of its name.
+
+    >>> import numpy as np
+    >>> count_confusions(["b", "a", "b"], np.array([0, 1, 0]), np.array([0, 1, 1]), 2)
+    {'a': ((0, 0), (0, 1)), 'b': ((1, 1), (0, 0))}
+    """
+    named = [str(source) for source in sources]
+    found = {name: [[0] * n for _ in range(n)] for name in sorted(set(named))}
+    for name, true, said in zip(named, truth, called, strict=True):
+        found[name][int(true)][int(said)] += 1
+    return {name: tuple(map(tuple, matrix)) for name, matrix in found.items()}
 
 
 def scheme_info(scheme: ClassScheme) -> SchemeInfo:
