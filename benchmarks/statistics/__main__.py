@@ -1,17 +1,10 @@
-"""Coverage of the differential's intervals over simulated slides, as a table.
+"""Coverage of the differential's intervals over simulated slides of real cells, written into ``docs/statistics.md``.
 
-A slide has true proportions, drawn around a normal adult's; 200 cells are drawn from them, each a real test cell of
-its class with what the model really called it.  Then the true proportions are asked for: by the exact binomial
-interval of the machine's count (which knows nothing of the model's errors), and by the corrected one.  Held is the
-share of slides whose interval contains the truth.
+    python -m benchmarks.statistics [--model wbc5] [--data ../shared/data] [--slides 1000]
 
-    python -m benchmarks.statistics wbc5 --data DATASET [--slides 1000] [-o FOLDER]
-    python -m benchmarks.statistics --confusion VALIDATION.json --test TEST.json
-
-With ``--data`` the model classifies the data set once; half of its originals (groups) stand for validation, the other
-half are the test cells that slides are made of.  ``as shipped`` uses the confusion matrix of the bundle instead of
-that half.  With matrices (JSON: {"classes": [...], "confusion": [[...]]}, true class by row) no model is needed: a
-test cell of a class is then its row.
+The model classifies all held-out cells (``cells.py``; minutes), slides are made of them (``slides.py``), and the
+tables go between the markers of the page.  ``--again`` takes the calls of the last time: then neither data nor model
+is needed.  What each case is stands on the page.
 """
 
 from __future__ import annotations
@@ -20,170 +13,131 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_bloodcells.core.correction import Sampling, correct
-from napari_bloodcells.core.intervals import clopper_pearson
+from benchmarks.statistics.cells import Calls, calls_of, read_calls, write_calls
+from benchmarks.statistics.slides import ALL, Coverage, Simulation, simulate
+from napari_bloodcells.core.bundle import read_info
+from napari_bloodcells.core.report.inputs import confusion_of
 
-ADULT = {"neutrophil": 0.60, "lymphocyte": 0.28, "monocyte": 0.07, "eosinophil": 0.04, "basophil": 0.01}
-SPREAD = 25.0
-"""Weight of the Dirichlet distribution around the adult's proportions: neutrophils from 40 to 78 % in 95 of 100."""
-SAMPLING = Sampling(chains=60, burn=60, keep=60)
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """One line of the table: share of slides held and mean width (percent points), naive and corrected."""
-
-    case: str
-    name: str
-    slides: int
-    naive: float
-    corrected: float
-    naive_width: float
-    corrected_width: float
-    naive_bias: float
-    corrected_bias: float
+HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "docs" / "statistics.md"
+BEGIN = "<!-- coverage: written by python -m benchmarks.statistics, do not edit -->"
+END = "<!-- end of coverage -->"
+MOST = 60
+"""Cells of one class of one source, as in the bundle."""
+WORTH = 40
+"""A source with fewer held-out cells makes no slides of its own."""
+LEFT_OUT = "left out"
 
 
-@dataclass(frozen=True)
-class Simulation:
-    """How slides are made: so many, of so many cells each, from one seed."""
+def cases(calls: Calls, model: str, how: Simulation) -> list[Coverage]:
+    """All lines, case by case."""
+    info = read_info(model)
+    names = info.class_names
+    n = len(names)
+    lines = []
 
-    slides: int = 1000
-    cells: int = 200
-    seed: int = 0
+    def run(case: str, validation: object, cells: Calls, settings: Simulation = how) -> None:
+        start = time.perf_counter()
+        lines.extend(simulate(case, names, validation, cells.matrix(n), settings))  # type: ignore[arg-type]
+        last = lines[-1]
+        print(f"{case}: naive {last.naive:.3f}, corrected {last.corrected:.3f}, {time.perf_counter() - start:.0f} s")
+        sys.stdout.flush()
 
-
-def simulate(
-    case: str, classes: list[str], validation: NDArray[np.int64] | None, test: NDArray[np.int64], how: Simulation
-) -> list[Coverage]:
-    """Coverage for one pair of matrices; ``validation`` None draws a new one from the test rows for every slide."""
-    rng = np.random.default_rng(how.seed)
-    rows = test / test.sum(1, keepdims=True)
-    weights = np.array([ADULT.get(name, 0.01) for name in classes])
-    truth = rng.dirichlet(SPREAD * weights / weights.sum(), how.slides)
-    naive, better = np.zeros((2, how.slides, len(classes), 3))
-    for i, share in enumerate(truth):
-        cells = rng.multinomial(how.cells, share)
-        called = sum(rng.multinomial(n, row) for n, row in zip(cells, rows, strict=True))
-        matrix = validation
-        if matrix is None:
-            matrix = np.stack([rng.multinomial(int(n), row) for n, row in zip(test.sum(1), rows, strict=True)])
-        low, high = clopper_pearson(called, how.cells)
-        naive[i] = np.stack([called / how.cells, low, high], 1)
-        fit = correct(called, matrix, sampling=Sampling(**{**asdict(SAMPLING), "seed": i}))
-        better[i] = np.stack([fit.mean, fit.low, fit.high], 1)
-    return [
-        *(_line(case, name, truth[:, k], naive[:, k], better[:, k]) for k, name in enumerate(classes)),
-        _line(case, "all classes", truth.ravel(), naive.reshape(-1, 3), better.reshape(-1, 3)),
-    ]
+    run("own microscope", calls.of("pbc", "validation").matrix(n)[:, :n], calls.of("pbc", "test"))
+    pool = calls.at_most(MOST)
+    run("redrawn", lambda rng: _redrawn(pool, rng).matrix(n)[:, :n], pool)
+    shipped = confusion_of(info)
+    for source in ("pbc", "bccd"):
+        if shipped is not None:
+            run(f"as shipped, {source}", shipped, calls.of(source, "test"))
+    sources = [str(s) for s in dict.fromkeys(calls.source.tolist())]
+    few = Simulation(max(1, how.slides // 5), how.cells, how.seed)
+    for source in sources:
+        cells = calls.of(source)
+        if len(cells.truth) >= WORTH:
+            others = _others(calls, source, sources, n)
+            run(f"{LEFT_OUT}, {source}", others, cells, few)
+            run(f"{LEFT_OUT}, {source}, taken together", others.sum(0), cells, few)
+    return lines
 
 
-def _line(
-    case: str, name: str, truth: NDArray[np.float64], naive: NDArray[np.float64], better: NDArray[np.float64]
-) -> Coverage:
-    held = [float(((t[:, 1] <= truth) & (truth <= t[:, 2])).mean()) for t in (naive, better)]
-    width = [float(100 * (t[:, 2] - t[:, 1]).mean()) for t in (naive, better)]
-    bias = [float(100 * (t[:, 0] - truth).mean()) for t in (naive, better)]
-    return Coverage(case, name, len(truth), *held, *width, *bias)
+def _redrawn(pool: Calls, rng: np.random.Generator) -> Calls:
+    """As many groups of original cells as the pool has, drawn anew from it."""
+    key = np.unique(np.char.add(pool.source, pool.group.astype(str)), return_inverse=True)[1]
+    times = np.bincount(rng.integers(0, key.max() + 1, key.max() + 1), minlength=key.max() + 1)
+    return pool.take(np.repeat(np.arange(len(key)), times[key]))
 
 
-def matrices_of(
-    model: str, data: str
-) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64] | None]:
-    """Classes, the confusion matrices of two halves of a data set (split by group), and the bundle's own if any."""
-    from napari_bloodcells.core.datasets import load_dataset
-    from napari_bloodcells.core.evaluate import evaluate
-
-    done = evaluate(model, data)
-    names = list(done.info.class_names)
-    dataset = load_dataset(Path(data))
-    group = {str(sample.image): sample.group for sample in dataset.samples}
-    by_name = {Path(str(sample.image)).name: sample.group for sample in dataset.samples}
-    groups = np.array([group.get(name, by_name.get(Path(name).name, name)) for name in done.images])
-    order = np.unique(groups)
-    np.random.default_rng(0).shuffle(order)
-    first = np.isin(groups, order[: len(order) // 2])
-    called = done.probabilities.argmax(1)
-    halves = []
-    for mask in (first, ~first):
-        table = np.zeros((len(names), len(names)), np.int64)
-        np.add.at(table, (done.truth[mask], called[mask]), 1)
-        halves.append(table)
-    keep = np.array([halves[0][i].sum() > 0 and halves[1][i].sum() > 0 for i in range(len(names))])
-    own = None if done.info.confusion is None else np.asarray(done.info.confusion, np.int64)[np.ix_(keep, keep)]
-    kept = [name for name, k in zip(names, keep, strict=True) if k]
-    return kept, halves[0][np.ix_(keep, keep)], halves[1][np.ix_(keep, keep)], own
+def _others(calls: Calls, source: str, sources: Sequence[str], n: int) -> NDArray[np.int64]:
+    """(S - 1, C, C) validation cells of all other sources."""
+    return np.stack([calls.of(s, "validation").at_most(MOST).matrix(n)[:, :n] for s in sources if s != source])
 
 
-def markdown(lines: list[Coverage]) -> str:
-    """The table as it stands in the docs."""
+def markdown(lines: Sequence[Coverage], calls: Calls, model: str, how: Simulation) -> str:
+    """What stands between the markers."""
+    info = read_info(model)
     text = [
-        "| case | class | slides | naive holds | corrected holds | naive width | corrected width | naive bias | "
+        f"Weights `{info.name}` {info.sha256[:12]}, {len(calls.truth):,} held-out cells of "
+        f"{len(set(calls.source.tolist()))} sources, {int((calls.called < 0).sum())} of them left unidentified; slides "
+        f"of {how.cells} cells.",
+        "",
+        "| case | class | intervals | naive holds | corrected holds | naive width | corrected width | naive bias | "
         "corrected bias |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for c in lines:
+        if c.case.startswith(LEFT_OUT) and c.name != ALL:
+            continue
         held = f"{100 * c.naive:.1f} % | {100 * c.corrected:.1f} %"
         width = f"{c.naive_width:.1f} | {c.corrected_width:.1f}"
-        slides = c.slides if c.name != "all classes" else f"{c.slides} intervals"
-        text.append(
-            f"| {c.case} | {c.name} | {slides} | {held} | {width} | {c.naive_bias:+.2f} | {c.corrected_bias:+.2f} |"
-        )
+        name = f"**{c.name}**" if c.name == ALL else c.name
+        bias = f"{c.naive_bias:+.2f} | {c.corrected_bias:+.2f}"
+        text.append(f"| {c.case} | {name} | {c.intervals:,} | {held} | {width} | {bias} |")
     return "\n".join(text) + "\n"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the simulation and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.statistics", description=__doc__)
-    parser.add_argument("model", nargs="?", help="name or folder of a model bundle")
-    parser.add_argument("--data", help="folder of a labeled data set: the real test cells")
-    parser.add_argument("--confusion", type=Path, help="JSON of the validation matrix, instead of a model")
-    parser.add_argument("--test", type=Path, help="JSON of the test matrix")
-    parser.add_argument("--slides", type=int, default=1000)
-    parser.add_argument("--cells", type=int, default=200)
-    parser.add_argument("-o", "--output", type=Path, help="folder for coverage.json and coverage.md")
-    args = parser.parse_args(arguments)
-    how = Simulation(args.slides, args.cells)
-    own = None
-    if args.confusion and args.test:
-        read = [json.loads(path.read_text("utf-8")) for path in (args.confusion, args.test)]
-        if read[0]["classes"] != read[1]["classes"]:
-            parser.error("the two matrices name different classes")
-        classes = list(read[0]["classes"])
-        validation, test = (np.asarray(part["confusion"], np.int64) for part in read)
-    elif args.model and args.data:
-        classes, validation, test, own = matrices_of(args.model, args.data)
+def into_page(page: str, text: str) -> str:
+    """``page`` with ``text`` between the markers."""
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n{text}{END}{rest.split(END)[1]}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the simulation and write the page."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.statistics",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", default="wbc5")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--again", action="store_true", help="take calls.csv instead of classifying")
+    parser.add_argument("--slides", type=int, default=1000, help="of each case; a fifth of each source left out")
+    parser.add_argument("--cells", type=int, default=200, help="of a slide")
+    parser.add_argument("-o", "--output", type=Path, default=HERE, help="folder for calls.csv and coverage.json")
+    parser.add_argument("--page", type=Path, default=PAGE)
+    given = parser.parse_args(arguments)
+    how = Simulation(given.slides, given.cells)
+    given.output.mkdir(parents=True, exist_ok=True)
+    if given.again:
+        calls = read_calls(given.output / "calls.csv")
     else:
-        parser.error("give MODEL and --data, or --confusion and --test")
-    start = time.perf_counter()
-    lines = simulate("validation redrawn", classes, None, test, how)
-    lines += simulate("other half", classes, validation, test, how)
-    if own is not None:
-        lines += simulate("as shipped", classes, own, test, how)
-    print(markdown(lines), end="")
-    print(f"{how.slides} slides of {how.cells} cells, {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    if args.output:
-        args.output.mkdir(parents=True, exist_ok=True)
-        matrices = {
-            "validation": validation.tolist(),
-            "test": test.tolist(),
-            "own": None if own is None else own.tolist(),
-        }
-        result = {
-            "model": args.model,
-            "data": args.data,
-            "classes": classes,
-            **matrices,
-            "lines": [asdict(line) for line in lines],
-        }
-        (args.output / "coverage.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-        (args.output / "coverage.md").write_text(markdown(lines), "utf-8")
+        calls = calls_of(given.model, given.data)
+        write_calls(calls, given.output / "calls.csv")
+    lines = cases(calls, given.model, how)
+    info = read_info(given.model)
+    result = {"model": info.name, "sha256": info.sha256, "simulation": asdict(how), "lines": [asdict(c) for c in lines]}
+    (given.output / "coverage.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    text = markdown(lines, calls, given.model, how)
+    print(text, end="")
+    given.page.write_text(into_page(given.page.read_text("utf-8"), text), "utf-8")
     return 0
 
 

@@ -86,7 +86,7 @@ def _chance(k: int, n: int, other: int, total: int) -> float:
 
 @pytest.mark.parametrize(
     ("a", "b", "cells", "within"),
-    [(5, 12, 100, True), (5, 13, 100, True), (5, 14, 100, False), (10, 21, 200, True), (10, 22, 200, False)],
+    [(5, 13, 100, True), (5, 14, 100, True), (5, 15, 100, False), (10, 21, 200, True), (10, 22, 200, False)],
 )
 def test_the_rumke_limits_are_those_of_the_exact_test(a: int, b: int, cells: int, within: bool) -> None:
     first, second = (["eosinophil"] * k + ["neutrophil"] * (cells - k) for k in (a, b))

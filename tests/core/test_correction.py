@@ -86,3 +86,48 @@ def test_a_class_that_may_be_absent_has_a_lower_limit_of_zero() -> None:
     fit = correct([150, 50, 0], RATES * 1000)
     assert fit.low[2] == 0.0
     assert fit.high[2] < 0.05
+
+
+SEVERAL = np.diag([60, 60, 40]) + np.array(
+    [
+        [[0, 0, 1], [0, 0, 0], [1, 0, 0]],
+        [[0, 0, 14], [0, 0, 0], [2, 0, 0]],
+        [[0, 2, 0], [0, 0, 6], [0, 0, 0]],
+        [[0, 0, 4], [1, 0, 0], [12, 0, 0]],
+        [[0, 0, 0], [0, 0, 1], [0, 0, 0]],
+    ]
+)
+"""Validation cells of five microscopes whose errors differ more than chance has it."""
+
+
+def test_a_further_microscope_is_less_certain_than_cells_taken_together() -> None:
+    counts = [130, 50, 20]
+    together, apart = correct(counts, SEVERAL.sum(0)), correct(counts, SEVERAL)
+    assert (apart.high - apart.low > together.high - together.low).all()
+    assert (apart.low <= together.mean).all()
+    assert (apart.high >= together.mean).all()
+
+
+def test_microscopes_that_err_alike_are_as_good_as_one() -> None:
+    alike = np.stack([np.diag([900, 900, 900]) + 30] * 6)
+    one, six = correct([130, 50, 20], alike.sum(0)), correct([130, 50, 20], alike)
+    np.testing.assert_allclose(six.high - six.low, one.high - one.low, rtol=0.25)
+
+
+def test_slides_of_microscopes_that_differ_are_held_where_cells_taken_together_fail() -> None:
+    rng = np.random.default_rng(5)
+    held: dict[str, list[np.ndarray]] = {"together": [], "apart": []}
+    for seed in range(40):
+        family = [np.stack([rng.dirichlet(12 * row) for row in RATES]) for _ in range(7)]
+        validation = np.stack([[rng.multinomial(60, row) for row in rates] for rates in family[:6]])
+        seen = sum(rng.multinomial(n, row) for n, row in zip(rng.multinomial(200, TRUTH), family[6], strict=True))
+        for name, matrix in (("together", validation.sum(0)), ("apart", validation)):
+            fit = correct(seen, matrix, sampling=Sampling(chains=40, burn=30, keep=20, seed=seed))
+            held[name].append((fit.low <= TRUTH) & (fit.high >= TRUTH))
+    assert np.mean(held["apart"]) >= 0.9  # 120 intervals of 40 slides
+    assert np.mean(held["together"]) < np.mean(held["apart"]) - 0.05
+
+
+def test_sources_without_cells_and_a_single_source_change_nothing() -> None:
+    alone = np.stack([SEVERAL[1], np.zeros((3, 3), int)])
+    np.testing.assert_array_equal(correct([130, 50, 20], alone).low, correct([130, 50, 20], SEVERAL[1]).low)

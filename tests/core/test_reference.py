@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
@@ -39,19 +41,35 @@ def test_without_an_age_an_adult_is_meant() -> None:
     assert ranges.find("neutrophil", PERCENT, Patient()) == ranges.find("neutrophil", PERCENT, Patient(age=18))
 
 
-def test_a_child_has_no_adult_percentages_but_absolute_ranges_of_its_age() -> None:
+def test_a_child_has_the_ranges_of_its_age() -> None:
     ranges = load_ranges()
-    assert ranges.find("lymphocyte", PERCENT, Patient(age=3)) is None
+    found = [ranges.find("lymphocyte", PERCENT, Patient(age=age)) for age in (0.01, 1, 5, 11)]
+    assert [(r.low, r.high) for r in found if r] == [(26, 56), (20, 64), (14, 50), (12, 44)]
     infant, child = (ranges.find("lymphocyte", ABSOLUTE, Patient(age=age)) for age in (0.3, 10))
     assert infant is not None
     assert child is not None
     assert (infant.low, child.low) == (4.0, 1.25)
 
 
+def test_every_range_stands_in_the_quotation_of_its_source() -> None:
+    table = json.loads((files("napari_bloodcells") / "reference" / "ranges.json").read_text("utf-8"))
+    assert set(table["sources"]) == {entry["source"] for entry in table["ranges"]}
+    henry = dict(re.findall(r"(Seg|Eos|Bas|Lym|Mon)\w* ([\d.]+-[\d.]+)", table["quoted"]["henry"]))
+    for entry in table["ranges"]:
+        low, high, source = entry["low"], entry["high"], entry["source"]
+        if source == "henry":
+            said = henry[entry["class"][:3].capitalize().replace("Neu", "Seg")]
+            assert [float(v) for v in said.split("-")] == [low, high], entry
+        else:
+            said = f"{low:g}%-{high:g}%" if source == "davis" else f"{1000 * low:.0f}-{1000 * high:.0f}"
+            assert said in table["quoted"][source], entry
+
+
 def test_ages_leave_no_gap_and_no_overlap() -> None:
-    for name in ("neutrophil", "lymphocyte"):
-        for age in [0, 0.05, 0.083, 0.2, 0.25, 0.4, 0.5, 0.9, 1, 1.5, 2, 4.9, 5, 17.9, 18, 90]:
-            of_class = [r for r in load_ranges().ranges if (r.name, r.unit) == (name, ABSOLUTE)]
+    cases = [(name, unit) for name in ("neutrophil", "lymphocyte") for unit in (ABSOLUTE, PERCENT)]
+    for name, unit in [*cases, ("monocyte", PERCENT), ("eosinophil", PERCENT), ("basophil", PERCENT)]:
+        for age in [0, 0.05, 0.083, 0.2, 0.25, 0.4, 0.5, 0.9, 1, 1.5, 2, 4.9, 5, 10.9, 11, 17.9, 18, 90]:
+            of_class = [r for r in load_ranges().ranges if (r.name, r.unit) == (name, unit)]
             fitting = [r for r in of_class if r.fits(Patient(age=age))]
             assert len(fitting) == 1, (name, age)
 

@@ -310,7 +310,7 @@ def passing_bablok(name: str, a: ArrayLike, b: ArrayLike) -> Line:
     i, j = np.triu_indices(n, 1)
     dx, dy = x[j] - x[i], y[j] - y[i]
     keep = ~((dx == 0) & (dy == 0))
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         slopes = np.where(dx[keep] == 0, np.sign(dy[keep]) * np.inf, dy[keep] / np.where(dx[keep] == 0, 1, dx[keep]))
     slopes = np.sort(slopes[slopes != -1])
     m, offset = len(slopes), int((slopes < -1).sum())

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from napari_bloodcells.core.errorrates import row_weights
 from napari_bloodcells.core.intervals import LEVEL
 
 JEFFREYS = 0.5
 """Prior weight of a class in a smear: Jeffreys' for one proportion, so that a class never seen keeps an interval that
 reaches 0 and no further than the exact one."""
-ERROR_PRIOR = 0.1
-"""Prior weight of each cell of the confusion matrix: little beside the validation cells, but no error impossible."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,10 @@ def correct(
     ----------
     counts : (C,) or (B, C) array_like of int
         Cells that the machine put in each class; rows of a 2-D array are independent slides.
-    confusion : (C, C) array_like of int
+    confusion : (C, C) or (S, C, C) array_like of int
         Validation cells, true class by row, machine's class by column.  Counts, not rates: they say how sure it is.
+        One matrix where they are of the slide's own microscope; one for each of S microscopes where the slide's is
+        like these, but may err differently.
     known : same shape as ``counts``, optional
         Cells whose true class a person has given; they are not in ``counts``.
     keep : (C,) array_like of bool, optional
@@ -71,11 +72,11 @@ def correct(
     Notes
     -----
     Bayesian, by Gibbs sampling with the true classes of the counted cells as latent variables: proportions
-    ``t ~ Dirichlet(1/2)``, rows of the true confusion matrix ``M_i ~ Dirichlet(confusion_i + 0.1)``, machine counts
-    ``~ Multinomial(t M)``.  As in Gelman et al., *Bayesian Data Analysis* (2013), ch. 11-12 (method); the problem is
-    that of Rogan and Gladen, Am J Epidemiol 107 (1978) 71-76, for several classes.  A lower limit below ``0.025 / n``
-    is given as 0: that is the least one that the exact interval of ``n`` cells can have (one cell seen), and without
-    it classes that are nearly absent were held in 84 % instead of 95 % of the slides of ``benchmarks.statistics``.
+    ``t ~ Dirichlet(1/2)``, rows of the true confusion matrix ``M_i ~ Dirichlet(w_i)`` with the weights of
+    ``errorrates.row_weights``, machine counts ``~ Multinomial(t M)``.  As in Gelman et al., *Bayesian Data Analysis*
+    (2013), ch. 11-12 (method); the problem is that of Rogan and Gladen, Am J Epidemiol 107 (1978) 71-76, for several
+    classes.  A lower limit below ``0.025 / n`` is given as 0: that is the least one that the exact interval of ``n``
+    cells can have (one cell seen), and classes that are nearly absent lie below a positive limit too often.
 
     Examples
     --------
@@ -87,13 +88,15 @@ def correct(
     """
     sampling = sampling or Sampling()
     observed = np.atleast_2d(np.asarray(counts, np.int64))
-    matrix = np.asarray(confusion, np.float64)
-    if matrix.ndim != 2 or matrix.shape != (observed.shape[1],) * 2 or (matrix < 0).any() or (observed < 0).any():
+    matrix = np.asarray(confusion, np.int64)
+    fits = matrix.ndim in (2, 3) and matrix.shape[-2:] == (observed.shape[1],) * 2
+    if not fits or (matrix < 0).any() or (observed < 0).any():
         raise ValueError(f"counts of {observed.shape[1]} classes do not fit a {matrix.shape} confusion matrix")
     sure = np.zeros_like(observed) if known is None else np.atleast_2d(np.asarray(known, np.int64))
     chosen = np.ones(observed.shape[1], bool) if keep is None else np.asarray(keep, bool)
     rng = np.random.default_rng(sampling.seed)
-    results = [_posterior(n, k, matrix, sampling, rng)[:, chosen] for n, k in zip(observed, sure, strict=True)]
+    rows = row_weights(matrix, sampling.chains)
+    results = [_posterior(n, k, rows, sampling, rng)[:, chosen] for n, k in zip(observed, sure, strict=True)]
     tail = (1 - LEVEL) / 2
     stacked = np.stack([draws / draws.sum(1, keepdims=True) for draws in results])
     low, high = np.quantile(stacked, [tail, 1 - tail], axis=1)
@@ -105,11 +108,10 @@ def correct(
 
 
 def _posterior(
-    n: NDArray[np.int64], known: NDArray[np.int64], matrix: NDArray[np.float64], how: Sampling, rng: np.random.Generator
+    n: NDArray[np.int64], known: NDArray[np.int64], rows: NDArray[np.float64], how: Sampling, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Draws of the proportions of one slide, (chains * keep, C)."""
     classes = len(n)
-    rows = np.broadcast_to(matrix + ERROR_PRIOR, (how.chains, classes, classes))
     theta = _dirichlet(np.broadcast_to(n + known + JEFFREYS, (how.chains, classes)), rng)
     errors = _dirichlet(rows, rng)
     draws = []

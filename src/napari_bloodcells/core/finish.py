@@ -16,7 +16,7 @@ from napari_bloodcells.core.models.architecture import count_parameters
 from napari_bloodcells.core.models.classifier import Classifier
 from napari_bloodcells.core.progress import Progress, check_cancelled
 from napari_bloodcells.core.recipe import Recipe
-from napari_bloodcells.core.schema import BundleInfo, Normalization, TrainingSource, scheme_info
+from napari_bloodcells.core.schema import BundleInfo, Normalization, TrainingSource, count_confusions, scheme_info
 from napari_bloodcells.core.temperature import fit_temperature
 from napari_bloodcells.core.traindata import Cells
 from napari_bloodcells.core.trainer import Trainer
@@ -56,6 +56,7 @@ def finish_bundle(
         "temperature": temperature,
         "max_distance": limit,
         "confusion": tuple(tuple(int(v) for v in row) for row in scores.confusion),
+        "confusions": count_confusions(trainer.validation.sources, truth, shares.argmax(1), len(scheme.names)),
         "metrics": scores.metrics,
     }
     return module, info.model_copy(update=update), scores, space

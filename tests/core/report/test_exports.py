@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from tests.example_run import make_run
 
+from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.errors import OutputError, UsageError
 from napari_bloodcells.core.report import ReportOptions
 from napari_bloodcells.core.report.exports import FORMS, export
@@ -61,6 +63,33 @@ def test_fhir_has_an_observation_per_class_that_the_library_validates(
     assert {result["reference"] for result in report["result"]} <= ids
     assert report["status"] == "preliminary"
     assert "research use" in report["conclusion"]
+
+
+def test_erythroblasts_have_their_rate_with_its_code(tmp_path: Path, run: ReportInput) -> None:
+    pytest.importorskip("fhir.resources")
+    cells = run.cells.copy()
+    cells.loc[cells.index[:3], "class"] = "erythroblast"
+    names = load_scheme("pbc8").names
+    pictures = ReportInput(cells.assign(**{f"p_{n}": 0.0 for n in names}), run.images, load_scheme("pbc8"), run.run)
+    bundle = json.loads(export(pictures, "fhir-r4", tmp_path)[-1].read_text("utf-8"))
+    rate = _observations(bundle)["58413-6"]["valueQuantity"]
+    white = cells["class"].isin([c.name for c in pictures.scheme.classes if c.kind == "wbc"]).sum()
+    assert rate["value"] == pytest.approx(300 / white, abs=1e-3)
+    assert rate["code"] == "/100{WBCs}"
+
+
+def test_every_code_says_where_it_was_checked_and_has_a_sound_check_digit() -> None:
+    table = json.loads((files("napari_bloodcells") / "reference" / "loinc.json").read_text("utf-8"))
+    assert {c["code"] for c in table["codes"]} >= {*PERCENT.values(), *ABSOLUTE.values()}
+    for entry in table["codes"]:
+        assert entry["checked"], entry
+        assert set(entry["checked"]) <= set(table["sources"])
+        digits, check = entry["code"].split("-")
+        odd, even = digits[::-1][::2], digits[::-1][1::2]  # modulus 10, as LOINC numbers are made
+        total = sum(map(int, str(2 * int(odd[::-1])))) + sum(map(int, even))
+        assert (10 - total % 10) % 10 == int(check), entry["code"]
+    by_code = {c["code"]: c["display"].lower() for c in table["codes"]}
+    assert all(by_code[code].startswith(name) for code, name in {**{v: k for k, v in PERCENT.items()}}.items())
 
 
 def test_the_same_run_gives_the_same_fhir(tmp_path: Path, run: ReportInput) -> None:

@@ -14,7 +14,7 @@ from tests.example_run import make_run
 from napari_bloodcells.core.errors import OutputError
 from napari_bloodcells.core.reference import Patient
 from napari_bloodcells.core.report import ReportOptions, write_reports
-from napari_bloodcells.core.report.inputs import ReportInput, from_folder, scheme_of
+from napari_bloodcells.core.report.inputs import ReportInput, confusion_of, from_folder, scheme_of
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,7 @@ def test_a_child_is_not_measured_by_the_ranges_of_adults(tmp_path: Path, run: Re
     text = page.read_text("utf-8")
     assert "3 years" in text
     assert "40 – 75" not in text
+    assert "30 – 77" in text
 
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x>&{{7*7}}{%x%}"
@@ -144,3 +145,15 @@ def test_a_table_cannot_lead_out_of_its_folder(tmp_path: Path, run: ReportInput)
     run.cells.assign(image="../secret.png").to_csv(inside / "cells.csv", index=False)
     data = from_folder(inside, images=inside)
     assert data.load("../secret.png") is None
+
+
+def test_the_validation_cells_of_a_model_are_taken_by_source_where_it_has_several() -> None:
+    from types import SimpleNamespace as S
+
+    matrix = ((1, 0), (0, 1))
+    assert confusion_of(S(confusion=None)) is None
+    alone = confusion_of(S(confusion=matrix, confusions={"a": matrix}))
+    several = confusion_of(S(confusion=matrix, confusions={"a": matrix, "b": matrix}))
+    assert alone is not None
+    assert several is not None
+    assert (alone.shape, several.shape) == ((2, 2), (2, 2, 2))

@@ -169,7 +169,7 @@ def corrected_shares(data: ReportInput, cells: pd.DataFrame) -> dict[str, tuple[
     classified.
     """
     names = list(data.scheme.names)
-    if data.confusion is None or data.confusion.shape != (len(names), len(names)):
+    if data.confusion is None or data.confusion.shape[-2:] != (len(names), len(names)):
         return {}
     reviewed = cells["reviewed"].to_numpy(bool) if "reviewed" in cells else np.zeros(len(cells), bool)
     labels = cells["class"].to_numpy(str)

@@ -1,15 +1,18 @@
 """A differential as FHIR: a Bundle with one DiagnosticReport, an Observation per class, and the Device that counted.
 
 Built and validated with fhir.resources (extra ``fhir``), as R4 (its R4B models, which for these resources are R4's) or
-R5.  The LOINC codes below were each checked against published LOINC displays; NRBC and what stands apart go as text,
-because no code was found that could be checked.  The status is *preliminary*: a machine counted, nobody signed.
+R5.  The LOINC codes are in ``reference/loinc.json``, each with where it was checked; what has none there goes as text.
+The status is *preliminary*: a machine counted, nobody signed.
 """
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib import import_module
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_bloodcells.core.errors import UsageError
@@ -21,27 +24,24 @@ if TYPE_CHECKING:
 Release = Literal["R4", "R5"]
 LOINC = "http://loinc.org"
 UCUM = "http://unitsofmeasure.org"
-PANEL = ("69738-3", "Differential panel, method unspecified - Blood")
-PERCENT_CODES = {
-    "neutrophil": ("770-8", "Neutrophils/100 leukocytes in Blood by Automated count"),
-    "lymphocyte": ("736-9", "Lymphocytes/100 leukocytes in Blood by Automated count"),
-    "monocyte": ("5905-5", "Monocytes/100 leukocytes in Blood by Automated count"),
-    "eosinophil": ("713-8", "Eosinophils/100 leukocytes in Blood by Automated count"),
-    "basophil": ("706-2", "Basophils/100 leukocytes in Blood by Automated count"),
-}
-ABSOLUTE_CODES = {
-    "neutrophil": ("751-8", "Neutrophils [#/volume] in Blood by Automated count"),
-    "lymphocyte": ("731-0", "Lymphocytes [#/volume] in Blood by Automated count"),
-    "monocyte": ("742-7", "Monocytes [#/volume] in Blood by Automated count"),
-    "eosinophil": ("711-2", "Eosinophils [#/volume] in Blood by Automated count"),
-    "basophil": ("704-7", "Basophils [#/volume] in Blood by Automated count"),
-}
-_UNITS = {PERCENT: ("%", "%"), ABSOLUTE: ("10*9/L", "10^9/L")}
+PER_100_WBC = "per 100 WBC"
+_UNITS = {PERCENT: ("%", "%"), ABSOLUTE: ("10*9/L", "10^9/L"), PER_100_WBC: ("/100{WBCs}", "/100 WBC")}
 _INTERPRETATION = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
 _CATEGORY = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/observation-category", "code": "laboratory"}]}
 _REPORT_CATEGORY = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0074", "code": "HM"}]}
 _NAMESPACE = uuid.UUID("6a5f3b1e-8f0d-5d0c-9d57-0c3a3c1f9e11")
 NOTICE = "For research use only; machine count, not reviewed by a qualified person unless stated."
+
+
+@lru_cache(maxsize=1)
+def loinc_codes() -> dict[tuple[str, str], tuple[str, str]]:
+    """Code and display by class and what is told of it (``percent``, ``absolute``, ``per 100 WBC``, ``panel``).
+
+    >>> loinc_codes()["basophil", "absolute"][0]
+    '704-7'
+    """
+    text = (files("napari_bloodcells") / "reference" / "loinc.json").read_text("utf-8")
+    return {(c["class"], c["what"]): (c["code"], c["display"]) for c in json.loads(text)["codes"]}
 
 
 def fhir_bundle(content: Content, head: dict[str, str], release: Release = "R4") -> str:
@@ -92,10 +92,10 @@ def _resource(kind: str, sample: str, head: dict[str, str], values: dict[str, An
     return {"resourceType": kind, "id": str(uuid.uuid5(_NAMESPACE, name)), **values}
 
 
-def _code(table: dict[str, tuple[str, str]], name: str, text: str) -> dict[str, Any]:
-    if name not in table:
+def _code(name: str, what: str, text: str) -> dict[str, Any]:
+    if (name, what) not in loinc_codes():
         return {"text": text}
-    code, display = table[name]
+    code, display = loinc_codes()[name, what]
     return {"coding": [{"system": LOINC, "code": code, "display": display}], "text": text}
 
 
@@ -128,7 +128,7 @@ def _judged(entry: dict[str, Any], flag: Flag, limits: ReferenceRange | None, un
 
 
 def _percent(row: Row, content: Content, head: dict[str, str]) -> dict[str, Any]:
-    entry = _observation(row.name, PERCENT, _code(PERCENT_CODES, row.name, f"{row.name} percent"), content, head)
+    entry = _observation(row.name, PERCENT, _code(row.name, "percent", f"{row.name} percent"), content, head)
     if not content.differential.total:
         unknown = {"system": "http://terminology.hl7.org/CodeSystem/data-absent-reason", "code": "unknown"}
         entry["dataAbsentReason"] = {"coding": [unknown]}
@@ -144,7 +144,7 @@ def _percent(row: Row, content: Content, head: dict[str, str]) -> dict[str, Any]
 
 def _absolute(row: Row, content: Content, head: dict[str, str]) -> dict[str, Any]:
     assert row.absolute is not None
-    code = _code(ABSOLUTE_CODES, row.name, f"{row.name} absolute count")
+    code = _code(row.name, "absolute", f"{row.name} absolute count")
     entry = _observation(row.name, ABSOLUTE, code, content, head)
     entry["valueQuantity"] = _quantity(row.absolute.value, ABSOLUTE)
     words = f"95 % interval {row.absolute.low:.2f} to {row.absolute.high:.2f} x 10^9/L."
@@ -160,6 +160,10 @@ def _apart(content: Content, head: dict[str, str]) -> list[dict[str, Any]]:
         if part.rate == part.rate and part.rate_unit:
             entry["note"] = [{"text": f"{part.rate:.1f} {part.rate_unit}"}]
         found.append(entry)
+        if part.kind == "nrbc" and part.rate == part.rate:
+            code = _code(part.name, PER_100_WBC, f"{part.name} per 100 white cells")
+            rate = _observation(part.name, PER_100_WBC, code, content, head)
+            found.append({**rate, "valueQuantity": _quantity(part.rate, PER_100_WBC)})
     return found
 
 
@@ -169,7 +173,7 @@ def _report(content: Content, head: dict[str, str], observations: Sequence[dict[
         "status": "preliminary",
         "category": [_REPORT_CATEGORY],
         "identifier": [{"system": "urn:napari-bloodcells:sample", "value": content.sample}],
-        "code": {"coding": [{"system": LOINC, "code": PANEL[0], "display": PANEL[1]}]},
+        "code": _code("", "panel", "differential white cell count"),
         "effectiveDateTime": head["issued"],
         "issued": head["issued"],
         "result": [{"reference": f"urn:uuid:{entry['id']}"} for entry in observations],

@@ -49,8 +49,8 @@ class ReportInput:
     run : dict
         As ``run.json`` holds it; may be empty.
     scheme : ClassScheme
-    confusion : (C, C) int64 or None
-        Validation cells of the model, true class by row, in the order of the scheme.
+    confusion : (C, C) or (S, C, C) int64 or None
+        Validation cells of the model, true class by row, in the order of the scheme; by source where it has several.
     load : Loader
     """
 
@@ -79,9 +79,15 @@ def from_result(result: Any, images: Loader | Mapping[str, Any] | Path | None = 
     model = getattr(result, "model", None) if model is None else model
     images = getattr(result, "root", None) if images is None else images
     scheme = getattr(model, "class_scheme", None) or scheme_of(result.cells)
-    confusion = getattr(model, "confusion", None)
-    matrix = None if confusion is None else np.asarray(confusion, np.int64)
-    return ReportInput(result.cells, result.images, scheme, dict(result.run), matrix, loader(images))
+    return ReportInput(result.cells, result.images, scheme, dict(result.run), confusion_of(model), loader(images))
+
+
+def confusion_of(model: Any) -> NDArray[np.int64] | None:
+    """The validation cells of a model as ``correct`` takes them: by source where it has several, (S, C, C)."""
+    whole, by_source = getattr(model, "confusion", None), getattr(model, "confusions", None) or {}
+    if len(by_source) > 1:
+        return np.asarray(list(by_source.values()), np.int64)
+    return None if whole is None else np.asarray(whole, np.int64)
 
 
 def from_folder(folder: Path, images: Path | None = None, corrections: Sequence[Path] = ()) -> ReportInput:
@@ -141,8 +147,7 @@ def _with_model(found: ReportInput, run: Mapping[str, Any]) -> ReportInput:
 
     for info in installed_models():
         if info.sha256 == wanted:
-            confusion = None if info.confusion is None else np.asarray(info.confusion, np.int64)
-            return replace(found, scheme=info.class_scheme, confusion=confusion)
+            return replace(found, scheme=info.class_scheme, confusion=confusion_of(info))
     return found
 
 
