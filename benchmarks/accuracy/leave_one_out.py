@@ -111,10 +111,11 @@ def keep_logits(bundle: Bundle, cells: AllCells, source: str, file: Path) -> Non
 
 def calibrated(
     bundle: Bundle, crops: torch.Tensor, truth: NDArray[np.int64], groups: NDArray[np.str_], n: int
-) -> dict[str, float | int]:
+) -> dict[str, Any]:
     """Accuracy before and after calibrating with ``n`` cells, on cells of other groups; mean of three draws.
 
-    Not done where fewer than 20 cells would be left to test.
+    ``balanced`` is the mean over the classes instead: cells are drawn evenly over these, and tested as they come.  Not
+    done where fewer than 20 cells would be left to test.
     """
     rows = []
     for draw in range(DRAWS):
@@ -125,18 +126,23 @@ def calibrated(
         model = bundle.model()
         fitted = refit(model, crops[torch.from_numpy(given)], truth[given], groups[given])
         features, logits = model.features_and_logits(crops[torch.from_numpy(rest)])
-        before = (logits.argmax(1).numpy() == truth[rest]).mean()
-        after = (fitted.head.logits(features.double().numpy()).argmax(1) == truth[rest]).mean()
-        rows.append((before, after))
+        said = (logits.argmax(1).numpy(), fitted.head.logits(features.double().numpy()).argmax(1))
+        rows.append([share for right in (s == truth[rest] for s in said) for share in _shares(right, truth[rest])])
     if not rows:
         return {"draws": 0}
-    before, after = np.array(rows).T
+    before, balanced_before, after, balanced_after = np.array(rows).T
     return {
         "draws": len(rows),
         "before": float(before.mean()),
         "after": float(after.mean()),
+        "balanced": [float(balanced_before.mean()), float(balanced_after.mean())],
         "worst": float(after.min()),
     }
+
+
+def _shares(right: NDArray[np.bool_], truth: NDArray[np.int64]) -> tuple[float, float]:
+    """Right answers of all, and in the mean of the classes."""
+    return float(right.mean()), float(np.mean([right[truth == c].mean() for c in np.unique(truth)]))
 
 
 def draw_cells(truth: NDArray[np.int64], groups: NDArray[np.str_], n: int, seed: int) -> NDArray[np.intp]:
