@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.report_page import behavior, make_page
 from tests.example_run import make_run
 
 from napari_bloodcells.core.cellstable import apply_corrections, cells_csv, read_cells
@@ -317,39 +318,15 @@ def test_a_script_that_got_into_the_page_would_not_run(browser: Any, page: Path,
     assert any("Content Security Policy" in entry["message"] for entry in browser.get_log("browser"))
 
 
-def _work(browser: Any) -> float:
-    """Seconds that the page has spent on script, style and layout so far."""
-    metrics = {m["name"]: m["value"] for m in browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]}
-    return metrics["ScriptDuration"] + metrics["LayoutDuration"] + metrics["RecalcStyleDuration"]
-
-
 @pytest.mark.slow
 def test_five_thousand_cells_scroll_and_change_without_stutter(browser: Any, tmp_path: Path, artifacts: Path) -> None:
-    run = make_run({"": 10}, settings=SETTINGS, repeat=100)
-    assert len(run.cells) == 5000
-    page = write_reports(run, tmp_path)[0]
-    assert page.stat().st_size < 25e6
-    browser.get(page.as_uri())
-    assert len(browser.find_elements("css selector", ".tile")) < 600
-    browser.execute_cdp_cmd("Performance.enable", {})
-    before = _work(browser)
-    browser.execute_async_script(
-        """
-        const done = arguments[0]; let frames = 0;
-        const start = document.querySelector('.bench').offsetTop;
-        const step = () => { scrollTo(0, start + frames * 120); frames += 1;
-          if (frames < 90) requestAnimationFrame(step); else done(); };
-        requestAnimationFrame(step);
-        """
-    )
-    frame = 1000 * (_work(browser) - before) / 90
-    change = browser.execute_script(
-        """
-        const b = bloodcells, i = b.gallery.sorted[2000], t = performance.now();
-        b.store.assign([i], 1); document.body.getBoundingClientRect(); return performance.now() - t;
-        """
-    )
-    (artifacts / "stutter.txt").write_text(f"{frame:.1f} ms of work a frame, a change {change:.0f} ms, 5,000 cells\n")
-    assert frame < 33, f"scrolling took {frame:.0f} ms of work a frame"
-    assert change < 200, f"a change took {change:.0f} ms"
-    assert len(browser.find_elements("css selector", ".tile")) < 600
+    found = behavior(browser, make_page(5000, tmp_path))
+    (artifacts / "stutter.txt").write_text("".join(f"{k}: {v}\n" for k, v in vars(found).items()))
+    assert found.cells == 5000
+    assert found.megabytes < 25
+    assert found.tiles < 600, "only what is in view shall be drawn"
+    assert found.elements < 6000
+    assert found.load_cpu < 3000
+    assert found.median_frame_cpu < 16.7, "a frame at 60 Hz"
+    assert found.longest_frame_cpu < 100, "six frames are missed at 60 Hz"
+    assert found.change_cpu < 150
