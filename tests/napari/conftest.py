@@ -22,12 +22,12 @@ os.environ.pop("QT_QPA_PLATFORM", None)  # "offscreen" crashes or draws black: a
 
 @pytest.fixture(autouse=True)
 def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Settings, data and cache of the user lie in the test's folder; no device is asked for by another process."""
+    """Settings, data and models of the user lie in the test's folder; no device is asked for by another process."""
     from napari import settings
     from napari_bloodcells.napari import device_line
 
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("BLOODCELLS_MODELS", str(tmp_path / "models"))
     monkeypatch.setenv("LOGNAME", "tester")
     monkeypatch.setattr(settings, "_CFG_PATH", str(tmp_path / "settings.yaml"))
     settings._clear_plugin_settings_cache()

@@ -93,7 +93,7 @@ def test_a_folder_without_journals_is_left_to_the_core(tmp_path: Path) -> None:
 def test_train_on_the_open_layers_shows_curves_and_offers_the_model_everywhere(
     make_napari_viewer: Any, wait_for: Any, qtbot: Any, artifacts: Path, tmp_path: Path, make_review: Any
 ) -> None:
-    from napari_bloodcells.napari.cell_layer import cell_layer_data
+    from napari_bloodcells.napari.cell_shapes import cell_layer_data
     from napari_bloodcells.synthetic import SmearSettings, draw_smear
 
     viewer = make_napari_viewer(show=True)

@@ -11,7 +11,8 @@ from napari.components import ViewerModel
 from napari.layers import Shapes
 
 from napari_bloodcells.napari.actions import ReviewActions
-from napari_bloodcells.napari.cell_layer import CellLayer, cell_layer_data
+from napari_bloodcells.napari.cell_layer import CellLayer
+from napari_bloodcells.napari.cell_shapes import cell_layer_data
 from napari_bloodcells.napari.fields import fields_of
 from napari_bloodcells.napari.geometry import box_of, rectangle
 from napari_bloodcells.napari.names_layer import FEW
@@ -140,7 +141,7 @@ def test_shapes_that_napari_deletes_are_gone_from_the_review_and_undo_brings_the
 def test_a_class_that_a_table_wrote_in_place_reaches_the_review(cells: CellLayer) -> None:
     column = cells.layer.features.columns.get_loc("class")
     cells.layer.features.iat[0, column] = "eosinophil"  # as napari's features table does, without an event
-    cells.check_features()
+    cells.check()
     cell = cells.review.cell(1)
     assert (cell.name, cell.machine, cell.reviewed) == ("eosinophil", "neutrophil", True)
     cells.review.undo()
@@ -150,7 +151,7 @@ def test_a_class_that_a_table_wrote_in_place_reaches_the_review(cells: CellLayer
 def test_columns_that_are_no_opinion_cannot_be_edited(cells: CellLayer) -> None:
     column = cells.layer.features.columns.get_loc("machine_class")
     cells.layer.features.iat[0, column] = "basophil"
-    cells.check_features()
+    cells.check()
     assert cells.layer.features["machine_class"].iloc[0] == "neutrophil"
     assert not cells.review.cell(1).reviewed
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 import time
@@ -12,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QMimeData, QPointF, Qt, QTimer
+from benchmarks.napari_stall import clock_count
+from qtpy.QtCore import QMimeData, QPointF, Qt
 from qtpy.QtGui import QDropEvent
 
 from napari_bloodcells.napari import preferences
@@ -58,7 +58,7 @@ def count(widget: CountWidget, wait_for: Any, qtbot: Any) -> Review:
     former = widget.cells
     qtbot.mouseClick(widget.run_bar.run, Qt.MouseButton.LeftButton)
     wait_for(lambda: not widget.counting.is_running)
-    wait_for(lambda: widget.cells is not None and widget.cells is not former, 30_000)
+    wait_for(lambda: widget.cells is not None and widget.cells is not former and not widget.turns.are_going)
     return widget.cells.review
 
 
@@ -156,41 +156,16 @@ def test_a_new_user_corrects_five_cells_undoes_two_closes_and_finds_the_rest_aga
     assert {c.number: c.machine for c in again.cells} == machine
 
 
-def waited_for_the_processor() -> float:
-    """Seconds that the threads of this process were ready to run while the processors did other things; 0 where the
-    system does not tell."""
-    delays = 0
-    for task in Path("/proc/self/task").glob("*/schedstat"):
-        with contextlib.suppress(OSError, IndexError, ValueError):
-            delays += int(task.read_text().split()[1])
-    return delays / 1e9
-
-
-def test_the_event_loop_turns_at_least_five_times_a_second_while_the_count_runs(
-    open_widget: Open, wait_for: Any, qtbot: Any, field_image: np.ndarray
+def test_the_event_loop_turns_at_least_five_times_a_second_from_run_to_the_last_crop(
+    open_widget: Open, field_image: np.ndarray
 ) -> None:
-    """What other processes took from this one is not the window's fault, so it is taken off each stop."""
+    """What other programs took from this one is not the window's fault, so it is taken off each turn."""
     _, widget = open_widget(np.stack([field_image] * 12))
-    stops: list[float] = []
-    last = [time.perf_counter(), waited_for_the_processor()]
-
-    def tick() -> None:
-        now = [time.perf_counter(), waited_for_the_processor()]
-        stops.append(now[0] - last[0] - max(0.0, now[1] - last[1]))
-        last[:] = now
-
-    timer = QTimer()
-    timer.setInterval(5)
-    timer.timeout.connect(tick)
-    widget.counting.running.connect(lambda running: None if running else timer.stop())
-    qtbot.wait(300)
-    last[:] = [time.perf_counter(), waited_for_the_processor()]
-    timer.start()
-    widget.run()
-    wait_for(lambda: not widget.counting.is_running)
-    wait_for(lambda: widget.cells is not None, 30_000)
-    assert len(stops) > 3
-    assert max(stops) < 0.2, sorted(stops)[-5:]
+    clock = clock_count(widget)
+    assert len(widget.cells.review) == 36
+    assert len(clock.turns) > 20
+    assert clock.longest_ms()["own"] < 200, clock.longest_ms()
+    assert clock.longest_ms()["cpu"] < 200, clock.longest_ms()
 
 
 def test_cancel_stops_within_a_batch_and_leaves_what_was_there(
@@ -236,9 +211,9 @@ def test_several_cells_are_selected_in_the_gallery_and_named_at_once(
     qtbot.mouseClick(widget.class_bar.buttons["basophil"], Qt.MouseButton.LeftButton)
     assert {c.name for c in widget.cells.review.cells} == {"basophil"}
     assert widget.table.cell_text("basophil", "n") == "3"
-    assert widget.table.cell_text("basophil", "") == "H"
-    qtbot.mouseClick(widget.undo, Qt.MouseButton.LeftButton)
-    assert widget.table.cell_text("basophil", "") != "H"
+    assert widget.table.cell_text("basophil", "flag") == "H"
+    qtbot.mouseClick(widget.panel.undo, Qt.MouseButton.LeftButton)
+    assert widget.table.cell_text("basophil", "flag") != "H"
 
 
 def test_a_click_in_the_gallery_goes_to_the_cell_on_the_canvas(counted: tuple[Any, CountWidget], qtbot: Any) -> None:
@@ -281,7 +256,7 @@ def test_a_box_drawn_by_hand_is_named_at_once_and_one_undo_takes_it_back(
 
     viewer, widget = counted
     review = widget.cells.review
-    qtbot.mouseClick(widget._draw, Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(widget.panel.draw, Qt.MouseButton.LeftButton)
     layer = viewer.layers["smear cells"]
     assert str(layer.mode) == "add_rectangle"
     layer.add(rectangle((10, 10, 110, 110)), shape_type="rectangle")
@@ -384,7 +359,7 @@ def test_a_hundred_crops_appear_quickly_and_ten_thousand_only_where_they_are_see
     many = gallery_of(cells)
     many.show()
     qtbot.waitExposed(many)
-    wait_for(lambda: not many.model.thumbnails._wanted and len(many.model.thumbnails._made) > 50)
+    wait_for(lambda: many.model.thumbnails.are_made and len(many.model.thumbnails._made) > 50)
     assert len(many.model.thumbnails._made) < 500
     start = time.process_time()
     for fraction in np.linspace(0, 1, 20):
@@ -425,4 +400,4 @@ def test_settings_of_the_preferences_reach_the_widget(
     cell = review.cell(review.selection[0])
     assert (cell.name, cell.reviewer) == ("basophil", "Dr. Ada")
     assert "of 200 cells" in widget.table.counted.text()
-    assert "[k]" in widget.class_bar.buttons["basophil"].text()
+    assert widget.class_bar.buttons["basophil"].key == "k"

@@ -16,7 +16,7 @@ from napari_bloodcells import read_voc
 from napari_bloodcells.core.cellstable import read_cells, write_cells
 from napari_bloodcells.core.errors import DataWarning, ImageError
 from napari_bloodcells.napari import samples
-from napari_bloodcells.napari.cell_layer import cell_layer_data
+from napari_bloodcells.napari.cell_shapes import cell_layer_data
 from napari_bloodcells.napari.fields import fields_of
 from napari_bloodcells.napari.geometry import box_of, rectangle
 from napari_bloodcells.napari.readers import cells_reader, folder_reader, voc_reader

@@ -41,16 +41,19 @@ class ReviewActions:
         self.go_to = go_to
         self.say = say
         self.order: Callable[[], Sequence[int] | None] = lambda: None
+        self._former: Sequence[int] | None = None
 
     def classify(self, name: str) -> None:
         """Name the selected cells."""
         if not self.review.selection:
             self.say("No cell is selected: click one, or press the space bar for the next one to look at.")
             return
+        self._remember_order()
         self.review.classify(self.review.selection, name)
 
     def confirm(self) -> None:
         """Mark the selected cells as looked at and go on."""
+        self._remember_order()
         self.review.confirm(self.review.selection)
         self.next(1)
 
@@ -60,11 +63,17 @@ class ReviewActions:
 
     def next(self, step: int) -> None:
         """Go to the next cell (1) or the former one (-1) that nobody has looked at."""
-        found = self.review.next_unreviewed(step, self.order())
+        found = self.review.next_unreviewed(step, self._former or self.order())
+        self._former = None
         if found is None:
             self.say("All cells are reviewed.")
         else:
             self.go_to(found)
+
+    def _remember_order(self) -> None:
+        """A cell that is named goes to its class in the gallery; the next one is the one that followed it before."""
+        order = self.order()
+        self._former = None if order is None else tuple(order)
 
     def undo(self) -> None:
         """Take the last change back."""

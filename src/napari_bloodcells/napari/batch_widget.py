@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QPushButton, QVBoxLayout, QWidg
 from napari_bloodcells.core.errors import BloodcellsError, Cancelled
 from napari_bloodcells.napari import preferences
 from napari_bloodcells.napari.batch_table import BatchTable
-from napari_bloodcells.napari.cell_layer import cell_layer_data
+from napari_bloodcells.napari.cell_shapes import cell_layer_data
 from napari_bloodcells.napari.count_form import BOXES, DEVICES, ModelChoice, combo_of, form_of
 from napari_bloodcells.napari.fields import METADATA
 from napari_bloodcells.napari.folder_choice import FolderChoice

@@ -2,7 +2,7 @@
 
 Whatever changes the layer (drawing, dragging, napari's delete and paste, the built-in features table, which edits in
 place without an event) becomes a change of the review; whatever changes the review is put on the layer.  Rows are
-told apart by ``ids``, which runs beside the shapes.  Qt-free: ``check_features`` is to be called now and then.
+told apart by ``ids``, which runs beside the shapes.  Qt-free: ``check`` is to be called now and then.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_bloodcells.napari.cell import Cell, Edit
-from napari_bloodcells.napari.fields import METADATA, Fields
+from napari_bloodcells.napari.cell_shapes import edge_width
+from napari_bloodcells.napari.feature_edits import FeatureEdits
+from napari_bloodcells.napari.fields import Fields
 from napari_bloodcells.napari.geometry import box_of, inside, plane_of, rectangle, rectangles
+from napari_bloodcells.napari.lettering import Lettering
 from napari_bloodcells.napari.names_layer import CellNames
 from napari_bloodcells.napari.palette import class_color, rgba
 from napari_bloodcells.napari.review import Review
@@ -24,7 +27,7 @@ from napari_bloodcells.napari.tables import features_frame
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Shapes
+    from napari.layers import Shapes
 
 _LOG = logging.getLogger(__name__)
 _FINISHED = ("added", "changed", "removed")
@@ -45,6 +48,8 @@ class CellLayer:
         The image under the cells; None where it is not open.
     uncertain_below : float
         Unreviewed cells of less confidence are named on the canvas.
+    lettering : Lettering, optional
+        Has the names drawn a few letters at a time.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class CellLayer:
         review: Review,
         fields: Fields | None = None,
         uncertain_below: float = 0.8,
+        lettering: Lettering | None = None,
     ) -> None:
         self.viewer = viewer
         self.layer = layer
@@ -61,9 +67,9 @@ class CellLayer:
         self.fields = fields
         self.ids: list[int] = [cell.id for cell in review.cells]
         self.series = layer.ndim > 2
-        self.names = CellNames(viewer, layer, review, uncertain_below)
+        self.names = CellNames(viewer, layer, review, uncertain_below, lettering)
         self._busy = False
-        self._features: Any = None
+        self._edits = FeatureEdits(layer)
         with self._alone():
             self._dress(range(len(self.ids)))
         layer.events.data.connect(self._on_data)
@@ -94,14 +100,11 @@ class CellLayer:
         camera = self.viewer.scene.camera if hasattr(self.viewer, "scene") else self.viewer.camera  # napari 0.9, before
         camera.center = (0.0, *world[-2:])
 
-    def check_features(self) -> None:
-        """Take up classes that a table wrote into the features without an event; put everything else back."""
-        if self._busy or self._features is None or len(self.ids) != self.layer.nshapes:
-            return
-        shown = self.layer.features
-        if shown is self._features and self._codes(shown) == self._seen and self._others_true(shown):
-            return
-        self._adopt_features()
+    def check(self) -> None:
+        """What no event tells: classes that a table wrote into the features in place, and names yet to be drawn."""
+        if not self._busy and len(self.ids) == self.layer.nshapes and self._edits.found():
+            self._adopt_features()
+        self.names.go_on()
 
     # from the review to the layer
 
@@ -142,13 +145,13 @@ class CellLayer:
     def _dress(self, rows: Sequence[int]) -> None:
         """Bring features and colors of some rows up to date."""
         cells = [self.review.cell(i) for i in self.ids]
-        if self._features is None or len(self._features) != len(cells) or len(rows) > _MANY_ROWS:
+        if not self._edits.covers(len(cells)) or len(rows) > _MANY_ROWS:
             self.layer.features = features_frame(self.review, cells)
         elif len(rows):
             self._write_rows(rows, [cells[row] for row in rows])
         colors = {row: rgba(class_color(self.review.scheme, cells[row].name)) for row in rows}
         self._paint(colors)
-        self._remember()
+        self._edits.remember()
 
     def _write_rows(self, rows: Sequence[int], cells: Sequence[Cell]) -> None:
         """Write a few rows into the features that stand, which is quicker than a new table, and tell who shows them."""
@@ -254,34 +257,15 @@ class CellLayer:
 
     def _adopt_features(self) -> None:
         """Classes that were edited in a table become changes of the review; other columns are put back."""
-        shown = self.layer.features
-        if "class" in shown.columns and len(shown) == len(self.ids):
-            wanted: dict[str, list[int]] = {}
-            for cell_id, name in zip(self.ids, shown["class"].astype(str), strict=True):
-                if name != self.review.cell(cell_id).name and name in self.review.class_names():
-                    wanted.setdefault(name, []).append(cell_id)
-            with self._alone():
-                for name, ids in wanted.items():
-                    self.review.classify(ids, name)
-        self._features = None
+        with self._alone():
+            for name, ids in self._edits.classes(self.review, self.ids).items():
+                self.review.classify(ids, name)
+        self._edits.forget()
         with self._alone():
             self._dress(range(len(self.ids)))
         self.names.show(self.ids)
 
     # small things
-
-    def _remember(self) -> None:
-        self._features = self.layer.features
-        self._seen = self._codes(self._features)
-        self._copy = self._features.copy()
-
-    @staticmethod
-    def _codes(frame: Any) -> bytes | None:
-        column = frame.get("class")
-        return None if column is None or not hasattr(column, "cat") else column.cat.codes.to_numpy().tobytes()
-
-    def _others_true(self, frame: Any) -> bool:
-        return bool(frame.equals(self._copy))
 
     def _misplaced(self, cell: Cell, data: Any) -> bool:
         expected = rectangle(cell.box, cell.image if self.series else None)
@@ -310,40 +294,6 @@ class CellLayer:
             yield
         finally:
             self._busy = former
-
-
-def edge_width(cells: Sequence[Cell]) -> float:
-    """Width of the frames in pixels of the image: a thirtieth of a usual box, so that it looks the same at any scale.
-
-    >>> edge_width([Cell(1, 0, 1, (0, 0, 90, 90), "monocyte")])
-    3.0
-    """
-    sides = [max(c.box[2] - c.box[0], c.box[3] - c.box[1]) for c in cells]
-    return float(np.clip(np.median(sides) / 30, 0.5, 20)) if sides else 3.0
-
-
-def cell_layer_data(review: Review, name: str, series: bool, image: Image | None = None) -> tuple[Any, dict[str, Any]]:
-    """Data and keywords of the Shapes layer of a review; scale, translation and turn are those of ``image``."""
-    cells = review.cells
-    shapes = rectangles([c.box for c in cells], [c.image for c in cells] if series else None)
-    keywords: dict[str, Any] = {
-        "name": name,
-        "ndim": 3 if series else 2,
-        "shape_type": "rectangle",
-        "edge_width": edge_width(cells),
-        "opacity": 1.0,
-        "face_color": "transparent",
-        "edge_color": [rgba(class_color(review.scheme, c.name)) for c in cells] or "#999999",
-        "features": features_frame(review, cells),
-        "metadata": {METADATA: {"images": list(review.images), **review.info}},
-    }
-    if image is not None:
-        keywords.update(
-            scale=image.scale, translate=image.translate, rotate=image.rotate, shear=image.shear, affine=image.affine
-        )
-        keywords["units"] = image.units
-        keywords["metadata"][METADATA]["image_layer"] = image.name
-    return shapes, keywords
 
 
 def _rounded(cell: Cell) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QColor, QDragEnterEvent, QDropEvent, QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import QToolButton, QVBoxLayout, QWidget
 from superqt import QFlowLayout
@@ -10,34 +10,52 @@ from superqt import QFlowLayout
 from napari_bloodcells.core.classes import NOT_A_WBC
 from napari_bloodcells.napari.actions import ReviewActions
 from napari_bloodcells.napari.gallery_model import MIME, dropped_ids
-from napari_bloodcells.napari.palette import class_color
+from napari_bloodcells.napari.palette import class_color, ink_on
+
+_SHARP = 3
+"""Pixels of a patch per pixel of the screen, so that it is sharp on dense screens too."""
+_PATCH = (22, 16)
 
 
-def swatch(color: str, side: int = 14) -> QIcon:
-    """A small square of a class color with a rim that is seen on dark and on light grounds."""
-    pixmap = QPixmap(side * 2, side * 2)
+def swatch(color: str, letters: str = "", width: int = 14, height: int = 14) -> QIcon:
+    """A patch of a class color with a rim that is seen on dark and on light grounds, and a key written on it."""
+    pixmap = QPixmap(_SHARP * width, _SHARP * height)
     pixmap.fill(QColor(color))
     painter = QPainter(pixmap)
     painter.setPen(QColor(128, 128, 128))
-    painter.drawRect(0, 0, side * 2 - 1, side * 2 - 1)
+    painter.drawRect(0, 0, pixmap.width() - 1, pixmap.height() - 1)
+    if letters:
+        font = painter.font()
+        font.setPixelSize(_SHARP * (height - (4 if len(letters) == 1 else 6)))
+        font.setBold(True)
+        painter.setFont(font)
+        painter.setPen(QColor(ink_on(color)))
+        painter.drawText(pixmap.rect(), int(Qt.AlignmentFlag.AlignCenter), letters)
     painter.end()
     return QIcon(pixmap)
 
 
 class ClassButton(QToolButton):
-    """The button of one class."""
+    """The button of one class: its color with the key on it, and its name."""
 
     def __init__(self, name: str, key: str, actions: ReviewActions, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.name = name
+        self.key = key
         self.review = actions.review
-        self.setText(f"{name}  [{key}]" if key else name)
+        self.setText(name)
         self.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self.setIcon(swatch(class_color(actions.review.scheme, name)))
-        self.setToolTip(f"Name the selected cells {name} (key {key or 'none'}), or drag cells here from the gallery.")
-        self.setAccessibleName(f"name selected cells {name}")
-        self.setAutoRaise(False)
-        self.setStyleSheet("QToolButton { border: 1px solid palette(mid); border-radius: 3px; padding: 2px 5px; }")
+        self.setIcon(swatch(class_color(actions.review.scheme, name), key.upper() if len(key) == 1 else key, *_PATCH))
+        self.setIconSize(QSize(*_PATCH))
+        self.setToolTip(
+            f"Name the selected cells {name}: press {key or 'this button'}, or drag cells here from the gallery."
+        )
+        self.setAccessibleName(f"name selected cells {name}" + (f", key {key}" if key else ""))
+        self.setFocusPolicy(Qt.FocusPolicy.TabFocus)  # a click leaves the keys with the canvas or the gallery
+        self.setStyleSheet(
+            "QToolButton { border: 1px solid rgba(128, 128, 128, 110); border-radius: 3px; padding: 2px 5px 2px 3px; }"
+            "QToolButton:hover, QToolButton:focus { border-color: palette(highlight); }"
+        )
         self.setAcceptDrops(True)
         self.clicked.connect(lambda: actions.classify(name))
 
@@ -65,6 +83,9 @@ class ClassBar(QWidget):
             key = "Del" if name == NOT_A_WBC else keys.get(name, "")
             self.buttons[name] = ClassButton(name, key, actions, inner)
             flow.addWidget(self.buttons[name])
+        widest = max(button.sizeHint().width() for button in self.buttons.values())
+        for button in self.buttons.values():
+            button.setFixedWidth(widest)  # so that the rows stand in line
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(inner)

@@ -6,8 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFileDialog, QFormLayout, QHBoxLayout, QToolButton, QWidget
-from superqt import QElidingLabel
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QToolButton,
+    QWidget,
+)
 
 from napari_bloodcells.napari import catalog
 from napari_bloodcells.napari.counting import CountRequest
@@ -96,12 +104,13 @@ class CountForm(QWidget):
         self.scale.setDecimals(4)
         self.scale.setSingleStep(0.01)
         self.scale.setSpecialValueText("measured")
-        self.scale.setSuffix(" um per pixel")
+        self.scale.setSuffix(" \u00b5m per pixel")
         self.scale.setToolTip(
             "How many micrometers a pixel covers, where you know it; 0 has it measured by the red cells (7.5 um)."
         )
         self.threshold = chosen.threshold
-        self.device_text = QElidingLabel("")
+        self.device_text = QLabel()
+        self.device_text.setWordWrap(True)
         self.device_text.setObjectName("device-line")
         form = form_of(
             ("&Image", self.image_combo),
@@ -114,7 +123,7 @@ class CountForm(QWidget):
         form.addRow(self.device_text)
         self.setLayout(form)
         self.line = DeviceLine(self)
-        self.line.said.connect(self._say_device)
+        self.line.said.connect(self.device_text.setText)
         self.device.currentIndexChanged.connect(lambda _: self.line.ask(self.device.currentData()))
         self.image_combo.currentIndexChanged.connect(lambda _: self.image_chosen.emit(self.image()))
         viewer.layers.events.inserted.connect(self.refresh_images)
@@ -158,10 +167,6 @@ class CountForm(QWidget):
         threshold = None if self.threshold < 0 else self.threshold
         scale = self.scale.value() or None
         return CountRequest(self.model.name, self.boxes.currentData(), self.device.currentData(), threshold, scale)
-
-    def _say_device(self, text: str) -> None:
-        self.device_text.setText(text)
-        self.device_text.setToolTip(text)
 
 
 def form_of(*rows: tuple[str, QWidget]) -> QFormLayout:

@@ -16,11 +16,11 @@ from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.errors import BloodcellsError, UsageError
 from napari_bloodcells.core.progress import Progress, Silent
 from napari_bloodcells.napari.cell import Cell
-from napari_bloodcells.napari.fields import Fields, same_on_disk
+from napari_bloodcells.napari.fields import LARGE, Fields, same_on_disk
 from napari_bloodcells.napari.quiet_import import load_torch
 from napari_bloodcells.napari.review import Review
 from napari_bloodcells.napari.tables import frame_cells
-from napari_bloodcells.napari.tiling import LARGE, join_tiles, tile_image, window_around
+from napari_bloodcells.napari.tiling import join_tiles, tile_image, window_around
 
 if TYPE_CHECKING:
     import pandas as pd

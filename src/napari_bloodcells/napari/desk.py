@@ -7,7 +7,7 @@ and its journal; when it is removed it is let go, and the journal stays on disk.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,11 @@ from psygnal import Signal
 from napari_bloodcells.core.errors import BloodcellsError
 from napari_bloodcells.napari import preferences
 from napari_bloodcells.napari.actions import ReviewActions
-from napari_bloodcells.napari.cell import Edit
-from napari_bloodcells.napari.cell_layer import CellLayer, cell_layer_data
+from napari_bloodcells.napari.cell_layer import CellLayer
+from napari_bloodcells.napari.cell_shapes import empty, fill, first_part
 from napari_bloodcells.napari.fields import METADATA, Fields, fields_of
 from napari_bloodcells.napari.journal import Journal, journal_matches, journal_path, read_journal
+from napari_bloodcells.napari.lettering import Lettering
 from napari_bloodcells.napari.review import Review
 from napari_bloodcells.napari.tables import review_of_frame
 
@@ -45,6 +46,8 @@ class Desk:
     Signals
     -------
     opened, closed : CellLayer
+    restored : Image
+        Its review was kept, and is back.
     """
 
     viewer: ViewerModel
@@ -52,11 +55,13 @@ class Desk:
 
     opened = Signal(object)
     closed = Signal(object)
+    restored = Signal(object)
 
     def __post_init__(self) -> None:
         self.layers: dict[Shapes, CellLayer] = {}
         self._journals: dict[Shapes, Journal] = {}
         self._placing = False
+        self._lettering = Lettering()
         self.viewer.layers.events.inserted.connect(self._on_inserted)
         self.viewer.layers.events.removed.connect(self._on_removed)
 
@@ -74,12 +79,11 @@ class Desk:
                 return cells
         return None
 
-    def place(self, review: Review, fields: Fields) -> CellLayer:
-        """Put a new review on the canvas, over its image.
+    def placing(self, review: Review, fields: Fields) -> Iterator[None]:
+        """Put a new review on the canvas, over its image, piece by piece (``Turns``); ``opened`` tells of the layer.
 
         What was reviewed before on that image (in the open layer, or in the journal) is carried over.  An open cell
-        layer of the image is filled anew, not replaced: napari 0.9.2 with software OpenGL (llvmpipe) ends in a
-        segmentation fault when a Shapes layer is removed and another one added.
+        layer of the image is filled anew, so that it keeps its place among the layers.
         """
         review.reviewer = preferences.reviewing().reviewer or review.reviewer
         review.info["paths"] = [str(p) for p in fields.paths]
@@ -87,37 +91,39 @@ class Desk:
         if former is not None:
             kept = review.carry_over(former.review)
         elif journal_matches(path, review.images):
-            kept = review.carry_over(read_journal(path))
+            kept = self._carry_over_kept(review, path)
         if kept:
             self.say(f"{kept} cells that were reviewed before keep what was said of them.")
         journal = Journal(path, review, self.say)
         if former is None:
-            return self._place(review, fields, journal, fresh=True)
+            yield from self._adding(review, fields, journal, fresh=True)
+            return
         layer = former.layer
         self._let_go(layer)
-        refill(layer, review, fields)
-        return self._tie(layer, review, fields, journal, fresh=True)
+        empty(layer, review, fields)
+        yield
+        yield from self._filling(layer, review, fields, journal, fresh=True)
 
-    def restore(self, image: Image) -> CellLayer | None:
-        """Bring back the review that was kept of an image, where there is one and it is not open."""
-        if self.of_image(image) is not None:
-            return None
+    def restoring(self, image: Image) -> Iterator[None]:
+        """Bring back the review that was kept of an image, where there is one and it is not open, piece by piece."""
+        if image not in self.viewer.layers or self.of_image(image) is not None:
+            return
         try:
             fields = fields_of(image)
         except BloodcellsError:
-            return None
+            return
         path = self._path(fields)
         if not journal_matches(path, fields.names):
-            return None
+            return
         try:
             review = read_journal(path, preferences.reviewing().reviewer)
         except BloodcellsError as error:
             self.say(str(error))
-            return None
-        cells = self._place(review, fields, Journal(path, review, self.say), fresh=False)
+            return
+        yield from self._adding(review, fields, Journal(path, review, self.say), fresh=False)
         n = sum(cell.reviewed for cell in review.cells)
         self.say(f"The review of {image.name} was kept: {len(review)} cells, {n} of them looked at.")
-        return cells
+        self.restored.emit(image)
 
     def adopt(self, layer: Layer) -> CellLayer | None:
         """Take up a Shapes layer whose features are a table of cells; None for any other layer."""
@@ -139,24 +145,43 @@ class Desk:
         return self._tie(layer, review, fields, journal, fresh=None)
 
     def check(self) -> None:
-        """Take up what tables wrote into features without an event; to be called a few times a second."""
+        """What no event tells (``CellLayer.check``); to be called a few times a second."""
         for cells in self.layers.values():
-            cells.check_features()
+            cells.check()
 
-    def _place(self, review: Review, fields: Fields, journal: Journal, fresh: bool) -> CellLayer:
-        data, keywords = cell_layer_data(review, f"{fields.layer.name} cells", fields.series, fields.layer)
+    def _carry_over_kept(self, review: Review, path: Path) -> int:
+        try:
+            return review.carry_over(read_journal(path))
+        except BloodcellsError as error:
+            self.say(str(error))
+            return 0
+
+    def _adding(self, review: Review, fields: Fields, journal: Journal, fresh: bool) -> Iterator[None]:
+        data, keywords = first_part(review, fields)
         self._placing = True
         try:
             layer = self.viewer.add_shapes(data or None, **keywords)
         finally:
             self._placing = False
-        return self._tie(layer, review, fields, journal, fresh)
+        try:
+            yield
+        finally:
+            layer.visible = True  # drawn for the first time in a turn of its own: it compiles half a dozen shaders
+        yield
+        yield from self._filling(layer, review, fields, journal, fresh)
+
+    def _filling(self, layer: Shapes, review: Review, fields: Fields, journal: Journal, fresh: bool) -> Iterator[None]:
+        for _ in fill(layer, review, fields.series):
+            yield
+            if layer not in self.viewer.layers:  # the reviewer took it away meanwhile
+                return
+        self._tie(layer, review, fields, journal, fresh)
 
     def _tie(
         self, layer: Shapes, review: Review, fields: Fields | None, journal: Journal | None, fresh: bool | None
     ) -> CellLayer:
         chosen = preferences.reviewing()
-        cells = CellLayer(self.viewer, layer, review, fields, chosen.uncertain_below)
+        cells = CellLayer(self.viewer, layer, review, fields, chosen.uncertain_below, self._lettering)
         self.layers[layer] = cells
         keys = preferences.class_keys(review.scheme, chosen.keys)
         ReviewActions(review, keys, cells.go_to, self.say).bind(layer)
@@ -217,21 +242,3 @@ class Desk:
             journal.stop()
         cells.close()
         self.closed.emit(cells)
-
-
-def refill(layer: Shapes, review: Review, fields: Fields) -> None:
-    """Give a Shapes layer the cells of another review."""
-    shapes, keywords = cell_layer_data(review, layer.name, fields.series, fields.layer)
-    layer.selected_data = set()
-    layer.text = None
-    layer.data = [(shape, "rectangle") for shape in shapes]
-    layer.features = keywords["features"]
-    if shapes:
-        layer.edge_width = [keywords["edge_width"]] * len(shapes)
-        layer.face_color = keywords["face_color"]
-    layer.metadata = keywords["metadata"]
-
-
-def unclassified(edit: Edit) -> list[int]:
-    """Cells that an edit drew and no model has seen."""
-    return [cell.id for cell in edit.added if cell.source == "drawn" and not cell.machine and not cell.probabilities]

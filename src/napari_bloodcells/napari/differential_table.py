@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
+    QComboBox,
     QHBoxLayout,
     QHeaderView,
     QLabel,
@@ -28,7 +29,10 @@ from napari_bloodcells.napari.preferences import Reference
 from napari_bloodcells.napari.review import Review
 from napari_bloodcells.napari.tables import review_frame
 
-COLUMNS = ("class", "n", "%", "95 % interval", "reference", "")
+COLUMNS = ("class", "n", "%", "95 % interval", "reference", "flag")
+WANTED = (100, 200, 400)
+_ROW_HEIGHT = 21
+_FIGURES = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 _LOG = logging.getLogger(__name__)
 
 
@@ -55,31 +59,24 @@ class DifferentialTable(QWidget):
         self.review: Review | None = None
         self.wanted = wanted
         self.ranges, self.patient = ranges_of(reference)
-        self.table = QTableWidget(0, len(COLUMNS))
-        self.table.setHorizontalHeaderLabels(list(COLUMNS))
-        self.table.verticalHeader().hide()
-        self.table.verticalHeader().setDefaultSectionSize(22)
-        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
-        self.table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self.table.setShowGrid(False)
-        self.table.setAccessibleName("Differential count")
-        header = self.table.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setStretchLastSection(True)
-        self.table.setToolTip(
-            "n cells of each class and their share of all classified white cells, with the exact 95 % interval. "
-            "H or L: the whole interval lies above or below the reference range; in brackets: only the figure does."
-        )
+        self.table = self._new_table()
+        self.counted = QLabel()
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(8)
-        self.counted = QLabel()
+        self.choice = QComboBox()
+        for number in dict.fromkeys((*WANTED, wanted)):
+            self.choice.addItem(f"{number} wanted", number)
+        self.choice.setCurrentIndex(self.choice.findData(wanted))
+        self.choice.setToolTip("How many white cells the differential shall rest on.")
+        self.choice.currentIndexChanged.connect(lambda _: self.set_wanted(self.choice.currentData()))
         self.remarks = QLabel()
         self.remarks.setWordWrap(True)
+        self.remarks.setStyleSheet("QLabel { border-left: 3px solid #E69F00; padding: 1px 0 1px 7px; }")
         row = QHBoxLayout()
         row.addWidget(self.counted)
         row.addWidget(self.bar, 1)
+        row.addWidget(self.choice)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(row)
@@ -107,7 +104,8 @@ class DifferentialTable(QWidget):
             self.table.setRowCount(0)
             self.counted.setText("No cells counted yet.")
             self.bar.setValue(0)
-            self.remarks.clear()
+            self.remarks.hide()
+            self._fit()
             return
         block = differential_of(self.review)
         apart = [a for a in block.apart if a.count or a.kind in ("unidentified", "not_wbc")]
@@ -117,13 +115,43 @@ class DifferentialTable(QWidget):
         for row, part in enumerate(apart, start=len(block.shares)):
             rate = f"{part.rate:.1f} {part.rate_unit}" if part.rate_unit and part.rate == part.rate else ""
             self._fill(row, part.name, (str(part.count), "", rate, "", ""))
-        height = self.table.verticalHeader().length() + max(24, self.table.horizontalHeader().sizeHint().height())
-        self.table.setFixedHeight(height + 12)
+        self._fit()
         self.counted.setText(f"{block.total} of {self.wanted} cells")
         self.bar.setRange(0, self.wanted)
         self.bar.setValue(min(block.total, self.wanted))
         said = remarks(block, review_frame(self.review, self.review.reviewable()))
         self.remarks.setText("<br>".join(said))
+        self.remarks.setVisible(bool(said))
+
+    @staticmethod
+    def _new_table() -> QTableWidget:
+        table = QTableWidget(0, len(COLUMNS))
+        table.setHorizontalHeaderLabels(list(COLUMNS))
+        for column in range(1, len(COLUMNS)):
+            table.horizontalHeaderItem(column).setTextAlignment(int(_FIGURES))
+        table.horizontalHeaderItem(0).setTextAlignment(int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter))
+        table.verticalHeader().hide()
+        table.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
+        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+        table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        table.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        table.setShowGrid(False)
+        table.setAccessibleName("Differential count")
+        header = table.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        table.setToolTip(
+            "n cells of each class and their share of all classified white cells, with the exact 95 % interval. "
+            "H or L: the whole interval lies above or below the reference range; in brackets: only the figure does."
+        )
+        return table
+
+    def _fit(self) -> None:
+        """As high as its rows: it is never scrolled."""
+        rows = self.table.rowCount() * _ROW_HEIGHT
+        frame = 2 * self.table.frameWidth()
+        self.table.setFixedHeight(self.table.horizontalHeader().sizeHint().height() + rows + frame + 2)
 
     def cell_text(self, name: str, column: str) -> str:
         """What stands in the row of class ``name``; for tests and for screen readers."""
@@ -146,7 +174,7 @@ class DifferentialTable(QWidget):
         self.table.setItem(row, 0, first)
         for column, text in enumerate(figures, start=1):
             item = QTableWidgetItem(text)
-            item.setTextAlignment(int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter))
+            item.setTextAlignment(int(_FIGURES))
             if column == len(COLUMNS) - 1 and text:
                 font = item.font()
                 font.setBold(True)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 METADATA = "bloodcells"
 """Key in ``layer.metadata`` under which the plugin keeps what it knows of a layer."""
 
+LARGE = 24_000_000
+"""Pixels from which an image goes in tiles; a field of a microscope camera has fewer."""
+
 _LOG = logging.getLogger(__name__)
 _GREY_SAMPLES = 64
 _DIGEST_GRID = 256
@@ -72,6 +75,25 @@ class Fields:
         data = full_resolution(self.layer)
         plane = data[index] if self.series else data
         return np.asarray(plane[y_min : min(y_max, height), x_min : min(x_max, width)])
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether a part can be read without the whole: bytes in memory, or a lazy array too large for a file of one
+        field."""
+        data = full_resolution(self.layer)
+        large = max(height * width for height, width in self.sizes) > LARGE
+        return data.dtype == np.uint8 and (large or isinstance(data, np.ndarray))
+
+    def window(self, index: int, box: Box) -> tuple[NDArray[np.uint8], Box]:
+        """The pixels around ``box`` (half a side more on each) as uint8 RGB, and the box in them."""
+        from napari_bloodcells.core.pixels import to_rgb8
+
+        height, width = self.sizes[index]
+        more = max(box[2] - box[0], box[3] - box[1]) / 2
+        left, top = int(max(0, box[0] - more)), int(max(0, box[1] - more))
+        wide: Box = (left, top, min(width, box[2] + more), min(height, box[3] + more))
+        inner: Box = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+        return to_rgb8(self.cut(index, wide), self.names[index]), inner
 
     def digest(self) -> bytes:
         """A digest of (a grid of) the pixels, by which an image without a file is known."""

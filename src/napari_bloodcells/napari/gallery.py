@@ -116,6 +116,7 @@ class GalleryView(QListView):
         self.review = model.review
         self.go_to: Callable[[int], None] = actions.go_to
         self._following = False
+        self._place = 0
         self.setModel(model)
         self.setItemDelegate(CellDelegate(model.review, self))
         self.setViewMode(QListView.ViewMode.IconMode)
@@ -133,7 +134,8 @@ class GalleryView(QListView):
         self.clicked.connect(self._on_click)
         self.selectionModel().selectionChanged.connect(self._on_selection)
         self.review.selected.connect(self.follow)
-        model.modelReset.connect(lambda: self.follow(self.review.selection))
+        model.modelAboutToBeReset.connect(self._remember_place)
+        model.modelReset.connect(self._keep_place)
 
     def gallery_model(self) -> GalleryModel:
         """The model, by its type."""
@@ -141,7 +143,7 @@ class GalleryView(QListView):
         assert isinstance(model, GalleryModel)
         return model
 
-    def follow(self, ids: tuple[int, ...]) -> None:
+    def follow(self, ids: tuple[int, ...], scroll: bool = True) -> None:
         """Show the review's selection."""
         model = self.gallery_model()
         rows = [row for row in map(model.row_of, ids) if row is not None]
@@ -153,8 +155,18 @@ class GalleryView(QListView):
         self.selectionModel().select(chosen, flags.ClearAndSelect)
         if rows:
             self.selectionModel().setCurrentIndex(model.index(rows[-1]), flags.NoUpdate)
-            self.scrollTo(model.index(rows[-1]))
+            if scroll:
+                self.scrollTo(model.index(rows[-1]))
         self._following = False
+
+    def _remember_place(self) -> None:
+        self._place = self.verticalScrollBar().value()
+
+    def _keep_place(self) -> None:
+        """A cell that was named goes to its class; the view stays where the reviewer is at work."""
+        self.follow(self.review.selection, scroll=False)
+        self.doItemsLayout()
+        self.verticalScrollBar().setValue(self._place)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         action = self.actions_table.get(key_name(event))
@@ -180,6 +192,8 @@ class Gallery(QWidget):
     def __init__(self, model: GalleryModel, actions: ReviewActions, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.model = model
+        model.setParent(self)
+        model.thumbnails.setParent(self)
         self.view = GalleryView(model, actions, self)
         self.which = QComboBox()
         self.which.addItem("all classes", None)
@@ -209,6 +223,7 @@ class Gallery(QWidget):
     def close_review(self) -> None:
         """Follow the review no longer."""
         self.model.close()
+        self.model.thumbnails.close()
         self.view.review.selected.disconnect(self.view.follow, missing_ok=True)
 
     def _filter(self, *_: object) -> None:

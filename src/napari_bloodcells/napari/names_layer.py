@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_bloodcells.napari.cell import Cell
 from napari_bloodcells.napari.geometry import rectangle
+from napari_bloodcells.napari.lettering import Lettering
 from napari_bloodcells.napari.review import Review
 
 if TYPE_CHECKING:
@@ -30,14 +31,24 @@ SIZE = 11
 class CellNames:
     """Names on the canvas, kept beside the Shapes layer of a review."""
 
-    def __init__(self, viewer: ViewerModel, layer: Shapes, review: Review, uncertain_below: float) -> None:
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        layer: Shapes,
+        review: Review,
+        uncertain_below: float,
+        lettering: Lettering | None = None,
+    ) -> None:
         self.viewer = viewer
         self.layer = layer
         self.review = review
         self.uncertain_below = uncertain_below
+        self.lettering = lettering
         self.points: Points | None = None
         self._shown: tuple[Any, ...] | None = None
         self._on_layer = False
+        self._ids: Sequence[int] = ()
+        self._held_back = False
 
     def close(self) -> None:
         """Take the names away."""
@@ -47,24 +58,37 @@ class CellNames:
         """Bring the names up to date; ``ids`` are the cells of the layer in the order of its shapes."""
         chosen = self._to_name(ids)
         state = (len(ids) <= FEW, tuple((c.id, c.box, self.text(c)) for c in chosen), tuple(ids[:FEW]))
-        if state == self._shown or self.layer not in self.viewer.layers:
+        if (state == self._shown and not self._held_back) or self.layer not in self.viewer.layers:
             return
-        self._shown = state
+        self._shown, self._ids = state, ids
+        texts = self._drawable([self.text(cell) for cell in chosen])
         if len(ids) <= FEW:
             self._drop_points()
-            texts = {cell.id: self.text(cell) for cell in chosen}
-            self._on_shapes([texts.get(cell_id, "") for cell_id in ids])
+            named = dict(zip((cell.id for cell in chosen), texts, strict=True))
+            self._on_shapes([named.get(cell_id, "") for cell_id in ids])
         else:
             if self._on_layer:
                 self.layer.text = None
                 self._on_layer = False
-            self._on_points(chosen)
+            self._on_points(chosen, texts)
+
+    def go_on(self) -> None:
+        """Draw names that waited for their letters."""
+        if self._held_back:
+            self.show(self._ids)
 
     def text(self, cell: Cell) -> str:
         """What stands beside a cell: its class, with a question mark and the confidence while it is uncertain."""
         if self._uncertain(cell):
             return f"{cell.name}? {cell.confidence:.0%}"
         return cell.name
+
+    def _drawable(self, texts: list[str]) -> list[str]:
+        if self.lettering is None:
+            return texts
+        allowed = self.lettering.allow(texts)
+        self._held_back = allowed != texts
+        return allowed
 
     def _uncertain(self, cell: Cell) -> bool:
         return not cell.reviewed and cell.confidence < self.uncertain_below
@@ -90,7 +114,7 @@ class CellNames:
             "translation": [0] * (self.layer.ndim - 2) + [-2, 0],
         }
 
-    def _on_points(self, cells: Sequence[Cell]) -> None:
+    def _on_points(self, cells: Sequence[Cell], texts: list[str]) -> None:
         series = self.layer.ndim > 2
         corners = [rectangle(c.box, c.image if series else None)[0] for c in cells]
         data = np.array(corners, float).reshape(-1, self.layer.ndim)
@@ -113,7 +137,7 @@ class CellNames:
         self.points.data = data
         if len(cells):
             self.points.text = {
-                "string": [self.text(c) for c in cells],
+                "string": texts,
                 "size": SIZE,
                 "color": "black",
                 "anchor": "upper_left",

@@ -5,10 +5,6 @@ the garbage collector walks the hundred thousand objects that an import makes.  
 through the C library's own ``dlopen`` (a foreign call, which lets the lock go), and the collector rests during the
 import.  The longest stop of the window while torch was loaded and twelve fields counted was 120 ms, on two cores that
 twelve processes shared (``python -m benchmarks.napari_stall``).
-
-Where OpenGL is done in software (Mesa's llvmpipe: remote desktops, virtual machines, tests), its LLVM and the one in
-``triton`` do not go together in one process: importing triton, which torch does on the first optimizer step, is a
-segmentation fault.  Nothing here needs triton, so it is kept out there.
 """
 
 from __future__ import annotations
@@ -23,6 +19,8 @@ import sys
 import threading
 from pathlib import Path
 
+from napari_bloodcells.napari.software_gl import keep_triton_out
+
 LIBRARIES = ("libc10", "libtorch_cpu", "libtorch_python")
 _LOG = logging.getLogger(__name__)
 _lock = threading.RLock()
@@ -36,7 +34,7 @@ def load_torch(for_training: bool = False) -> None:
     with _lock:
         if "torch" in sys.modules and (not for_training or "torchvision" in sys.modules):
             return
-        _keep_triton_out()
+        keep_triton_out()
         _map_libraries()
         enabled = gc.isenabled()
         gc.disable()
@@ -48,17 +46,6 @@ def load_torch(for_training: bool = False) -> None:
             gc.freeze()  # what was imported stays for good: no later collection need walk it
             if enabled:
                 gc.enable()
-
-
-def _keep_triton_out() -> None:
-    if sys.platform != "linux" or "triton" in sys.modules:
-        return
-    try:
-        mapped = Path("/proc/self/maps").read_text("ascii", errors="replace")
-    except OSError:
-        return
-    if "libLLVM" in mapped or "libgallium" in mapped:
-        sys.modules["triton"] = None  # type: ignore[assignment]  # ``import triton`` is an ImportError from now on
 
 
 def _map_libraries() -> None:

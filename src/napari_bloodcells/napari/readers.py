@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_bloodcells.core.errors import AnnotationError, DataWarning, ImageError
 from napari_bloodcells.napari.cell import Cell
-from napari_bloodcells.napari.cell_layer import cell_layer_data
+from napari_bloodcells.napari.cell_shapes import cell_layer_data
 from napari_bloodcells.napari.fields import METADATA
 from napari_bloodcells.napari.review import Review
 from napari_bloodcells.napari.series import image_layer

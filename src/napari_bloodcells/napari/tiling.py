@@ -17,13 +17,11 @@ from numpy.typing import NDArray
 from napari_bloodcells.core.boxes import iou
 from napari_bloodcells.core.cellstable import BOX_COLUMNS
 from napari_bloodcells.napari.cell import Box
-from napari_bloodcells.napari.fields import Fields, full_resolution
+from napari_bloodcells.napari.fields import LARGE, Fields, full_resolution
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LARGE = 24_000_000
-"""Pixels from which an image goes in tiles; a field of a microscope camera has fewer."""
 SIDE = 2048
 OVERLAP = 384
 """Pixels; a white cell is 100 to 200 pixels wide under an oil lens."""

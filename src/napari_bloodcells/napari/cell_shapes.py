@@ -1,0 +1,95 @@
+"""The shapes of a review: what napari is given to draw its cells as boxes, in one piece or a few at a time.
+
+A Shapes layer of thousands is filled in parts, so that the window answers in between (250 boxes take 50 ms).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_bloodcells.napari.cell import Cell
+from napari_bloodcells.napari.fields import METADATA, Fields
+from napari_bloodcells.napari.geometry import rectangles
+from napari_bloodcells.napari.palette import class_color, rgba
+from napari_bloodcells.napari.review import Review
+from napari_bloodcells.napari.tables import features_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari.layers import Image, Shapes
+
+AT_ONCE = 250
+"""Boxes that are added to a layer in one piece."""
+
+
+def edge_width(cells: Sequence[Cell]) -> float:
+    """Width of the frames in pixels of the image: a thirtieth of a usual box, so that it looks the same at any scale.
+
+    >>> edge_width([Cell(1, 0, 1, (0, 0, 90, 90), "monocyte")])
+    3.0
+    """
+    sides = [max(c.box[2] - c.box[0], c.box[3] - c.box[1]) for c in cells]
+    return float(np.clip(np.median(sides) / 30, 0.5, 20)) if sides else 3.0
+
+
+def cell_layer_data(review: Review, name: str, series: bool, image: Image | None = None) -> tuple[Any, dict[str, Any]]:
+    """Data and keywords of the Shapes layer of a review; scale, translation and turn are those of ``image``."""
+    cells = review.cells
+    shapes = rectangles([c.box for c in cells], [c.image for c in cells] if series else None)
+    keywords: dict[str, Any] = {
+        "name": name,
+        "ndim": 3 if series else 2,
+        "shape_type": "rectangle",
+        "edge_width": edge_width(cells),
+        "opacity": 1.0,
+        "face_color": "transparent",
+        "edge_color": [rgba(class_color(review.scheme, c.name)) for c in cells] or "#999999",
+        "features": features_frame(review, cells),
+        "metadata": {METADATA: {"images": list(review.images), **review.info}},
+    }
+    if image is not None:
+        keywords.update(
+            scale=image.scale, translate=image.translate, rotate=image.rotate, shear=image.shear, affine=image.affine
+        )
+        keywords["units"] = image.units
+        keywords["metadata"][METADATA]["image_layer"] = image.name
+    return shapes, keywords
+
+
+def first_part(review: Review, fields: Fields) -> tuple[Any, dict[str, Any]]:
+    """Data and keywords of a new layer, not visible yet, with the first cells of a review; ``fill`` adds the others."""
+    shapes, keywords = cell_layer_data(review, f"{fields.layer.name} cells", fields.series, fields.layer)
+    if len(shapes) > AT_ONCE:
+        keywords["edge_color"] = keywords["edge_color"][:AT_ONCE]
+        keywords["features"] = keywords["features"].iloc[:AT_ONCE]
+    keywords["visible"] = False
+    return shapes[:AT_ONCE], keywords
+
+
+def empty(layer: Shapes, review: Review, fields: Fields) -> None:
+    """Make a layer ready for the cells of another review: ``fill`` adds them."""
+    layer.selected_data = set()
+    layer.text = None
+    layer.data = []
+    layer.features = features_frame(review, review.cells).iloc[:0]
+    layer.metadata = cell_layer_data(review, layer.name, fields.series, fields.layer)[1]["metadata"]
+
+
+def fill(layer: Shapes, review: Review, series: bool) -> Iterator[None]:
+    """Add the cells of a review that a layer does not hold yet, in parts; features and classes come last."""
+    cells = review.cells
+    width = edge_width(cells)
+    while layer.nshapes < len(cells):
+        part = cells[layer.nshapes : layer.nshapes + AT_ONCE]
+        layer.add(
+            rectangles([c.box for c in part], [c.image for c in part] if series else None),
+            shape_type="rectangle",
+            edge_width=width,
+            edge_color=[rgba(class_color(review.scheme, c.name)) for c in part],
+            face_color="transparent",
+        )
+        yield
