@@ -14,6 +14,7 @@ from napari_bloodcells.core.localize import load_localizer
 from napari_bloodcells.core.localize.calibrate_find import fit_platt
 from napari_bloodcells.core.localize.collect import collect, read_fields, read_remarks
 from napari_bloodcells.core.localize.net import NetSettings
+from napari_bloodcells.core.localize.store import read_localizer
 from napari_bloodcells.core.localize.tiles import TileMaker, TileSettings
 from napari_bloodcells.core.localize.train_find import FindSettings, load_find_settings, train_localizer
 from napari_bloodcells.core.localize.trainer import Trainer
@@ -134,3 +135,16 @@ def test_white_cells_that_a_source_left_unboxed_are_remarked(shared_data: Path) 
     for stem, boxes in remarks.items():
         labels = items[stem].truth.boxes.labels
         assert sum(label in ("WBC", "ignore") for label in labels) >= len(boxes)
+
+
+def test_a_training_can_go_on_from_the_shipped_weights() -> None:
+    trainer = Trainer(load_find_settings("find-on"))
+    info, shipped = read_localizer("default")
+    for begun in (trainer.net, trainer.mean):
+        assert all(torch.equal(begun.state_dict()[name], t) for name, t in shipped.state_dict().items())
+    assert trainer.start_hash == info.sha256
+
+
+def test_weights_of_another_network_are_no_start() -> None:
+    with pytest.raises(UsageError, match="its network is not that of the recipe"):
+        Trainer(replace(TINY, start="default"))

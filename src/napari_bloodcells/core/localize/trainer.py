@@ -31,6 +31,9 @@ from napari_bloodcells.core.localize.store import read_localizer
 from napari_bloodcells.core.localize.targets import Targets, box_loss, draw_targets, heat_loss
 from napari_bloodcells.core.localize.tiles import TileMaker, TileSettings
 
+RECIPES = {"default": "find", "find": "find", "find-on": "find-on"}
+"""Names of the recipes that come with the package, and their files."""
+
 
 @dataclass(frozen=True)
 class FindSettings:
@@ -163,7 +166,7 @@ class Trainer:
 
 
 def load_find_settings(name_or_path: str | Path = "find", overrides: Mapping[str, Any] | None = None) -> FindSettings:
-    """Settings from a recipe (``find``, or a TOML file), with some replaced (``{"steps": 100, "tiles.side": 96}``).
+    """Settings from a recipe (``find``, ``find-on``, a TOML file), some replaced (``{"steps": 100, "tiles.side": 96}``).
 
     Raises
     ------
@@ -176,8 +179,8 @@ def load_find_settings(name_or_path: str | Path = "find", overrides: Mapping[str
     100
     """
     path = Path(name_or_path)
-    if str(name_or_path) in ("default", "find"):
-        path = Path(str(files("napari_bloodcells") / "recipes" / "localize" / "find.toml"))
+    if str(name_or_path) in RECIPES:
+        path = Path(str(files("napari_bloodcells") / "recipes" / "localize" / f"{RECIPES[str(name_or_path)]}.toml"))
     try:
         tree = tomllib.loads(read_regular(path, 10**6, UsageError).decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
