@@ -166,7 +166,7 @@ class Trainer:
 
 
 def load_find_settings(name_or_path: str | Path = "find", overrides: Mapping[str, Any] | None = None) -> FindSettings:
-    """Settings from a recipe (``find``, ``find-on``, a TOML file), some replaced (``{"steps": 100, "tiles.side": 96}``).
+    """Settings from a recipe (``find``, ``find-on``, a TOML file), some replaced: ``{"steps": 100, "tiles.side": 96}``.
 
     Raises
     ------
