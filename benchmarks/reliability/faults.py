@@ -36,7 +36,7 @@ from napari_bloodcells.synthetic import SmearSettings, draw_smear, write_folder
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 PRELOADED = (
-    "matplotlib.figure",
+    *("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.ticker", "torch._dynamo"),
     "pandas",
     "scipy.special",
     *(f"napari_bloodcells.cli.{name}" for name in ("count", "train", "progress", "scores")),

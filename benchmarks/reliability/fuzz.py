@@ -1,4 +1,5 @@
-"""Fuzzing of the readers that meet files of strangers: VOC XML, cells tables, class schemes and model bundles.
+"""Fuzzing of the readers that meet files of strangers: VOC XML, cells tables, class schemes and model bundles (the
+file as a whole, the JSON in its head, and the metadata beside it).
 
     python -m benchmarks.reliability.fuzz voc --inputs 1000000          plain seeded mutation, runs anywhere
     python -m benchmarks.reliability.fuzz voc --inputs 1000000 --atheris    coverage-guided (pip install atheris)
@@ -33,11 +34,25 @@ CELLS = (
 SCHEME = {"name": "mine", "classes": [{"name": "blast", "key": "b", "aliases": ["blasts"], "kind": "wbc"}]}
 
 
-def _bundle_header() -> bytes:
-    header = json.dumps(
-        {"__metadata__": {"bloodcells": "{}"}, "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
-    )
-    return len(header).to_bytes(8, "little") + header.encode() + bytes(8)
+METADATA = {
+    **{"name": "mine", "arch": "cnn3", "input_size": [50, 50], "sha256": "0" * 64, "temperature": 1.1},
+    "scheme": {"name": "mine", "classes": [{"name": "blast", "key": "b"}, {"name": "lymphocyte", "color": "#0072B2"}]},
+    "crop": {"size": 80, "side_um": 20.0, "context": 1.43, "scale": "um", "white": True},
+    "confusion": [[12, 1], [0, 9]],
+    "doubt": {"distance": 1.2, "slope": 0.8},
+    "training": [{"source": "pbc", "counts": {"blast": 12}}],
+    "metrics": [{"name": "recall", "of": "blast", "value": 0.9, "low": 0.8, "high": 1.0, "n": 12}],
+    "recipe": {"epochs": 3, "optimizer.lr": 0.001},
+}
+HEADER = {
+    "__metadata__": {"bloodcells": json.dumps(METADATA)},
+    "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+}
+
+
+def as_bundle(header: bytes) -> bytes:
+    """A safetensors file with this header and one tensor of zeros."""
+    return len(header).to_bytes(8, "little") + header + bytes(8)
 
 
 SEEDS: dict[str, tuple[bytes, ...]] = {
@@ -48,7 +63,9 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
     ),
     "cells": (CELLS.encode(), CELLS.replace("0.9312", "nan").encode()),
     "scheme": (json.dumps(SCHEME).encode(),),
-    "bundle": (_bundle_header(),),
+    "bundle": (as_bundle(json.dumps(HEADER).encode()), as_bundle(json.dumps({"a": HEADER["a"]}).encode())),
+    "header": (json.dumps(HEADER).encode(),),
+    "metadata": (json.dumps(METADATA).encode(),),
 }
 DICTIONARY = (
     b"<object>", b"</object>", b"<bndbox>", b"&amp;", b"&x;", b"<!ENTITY", b"<![CDATA[", b"]]>", b"NaN", b"inf",
@@ -57,27 +74,34 @@ DICTIONARY = (
 )  # fmt: skip
 
 
-def make_target(name: str) -> Target:
-    """The function that feeds bytes to one reader; only ``BloodcellsError`` is allowed out of the reader."""
-    from napari_bloodcells.core.bundle import load_model
+def readers() -> dict[str, tuple[str, Callable[[Path], object]]]:
+    """The readers by target, and the name of the file that each is given."""
+    from napari_bloodcells.core.bundle import load_model, read_info
     from napari_bloodcells.core.cellstable import read_cells
     from napari_bloodcells.core.classes import load_scheme
-    from napari_bloodcells.core.errors import BloodcellsError
     from napari_bloodcells.core.voc import read_voc
 
-    readers: dict[str, tuple[str, Callable[[Path], object]]] = {
+    return {
         "voc": ("input.xml", read_voc),
         "cells": ("input.csv", read_cells),
         "scheme": ("input.json", load_scheme),
         "bundle": ("input.safetensors", lambda path: load_model(path, device="cpu")),
+        "header": ("input.safetensors", lambda path: load_model(path, device="cpu")),
+        "metadata": ("model.json", lambda path: read_info(path.parent)),
     }
-    suffix, reader = readers[name]
+
+
+def make_target(name: str) -> Target:
+    """The function that feeds bytes to one reader; only ``BloodcellsError`` is allowed out of the reader."""
+    from napari_bloodcells.core.errors import BloodcellsError
+
+    file, reader = readers()[name]
     memory = Path("/dev/shm")  # spares the disk where there is one
     folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir=memory if memory.is_dir() else None))
-    path = folder / suffix
+    path = folder / file
 
     def target(data: bytes) -> None:
-        path.write_bytes(data)
+        path.write_bytes(as_bundle(data) if name == "header" else data)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

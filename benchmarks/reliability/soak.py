@@ -2,8 +2,9 @@
 
     python -m benchmarks.reliability.soak --images 100000
 
-Two hundred drawn fields are linked under many names (the bytes are read and decoded each time).  Prints the resident
-memory of the whole run at every tenth of it, the number of open files, and whether read + failed = given.
+Two hundred small drawn fields are linked under many names (the bytes are read, decoded, localized and classified each
+time), and one in a thousand of the files is no image.  Prints, at every tenth of the run, how many fields are done,
+the resident memory of all its processes and their open files, and in the end whether read + failed = given.
 """
 
 from __future__ import annotations
@@ -15,36 +16,58 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from napari_bloodcells.synthetic import SmearSettings, write_folder
 
+SMALL = SmearSettings(height=96, width=128)
+BROKEN_EVERY = 1000
+EVERY_S = 2.0
 
-def make_folder(folder: Path, images: int, drawn: int = 200) -> None:
-    """``images`` names for ``drawn`` drawn fields, a thousand to a sub-folder."""
-    sources = write_folder(
-        folder.parent / "drawn", drawn, seed=1, settings=SmearSettings(height=240, width=320), xml=False, suffix=".jpg"
-    )
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at the run: seconds since its start, shards that are finished, resident MB, open files."""
+
+    seconds: float
+    shards: int
+    memory: int
+    files: int
+
+
+def make_folder(folder: Path, images: int, drawn: int = 200) -> int:
+    """``images`` names for ``drawn`` drawn fields, a thousand to a sub-folder; returns how many are no images."""
+    sources = write_folder(folder.parent / "drawn", drawn, seed=1, settings=SMALL, xml=False, suffix=".jpg")
+    broken = folder.parent / "broken.jpg"
+    broken.write_bytes(sources[0].read_bytes()[:100])
     for number in range(images):
         home = folder / f"{number // 1000:04d}"
-        home.mkdir(parents=True, exist_ok=True)
-        os.link(sources[number % drawn], home / f"{number:06d}.jpg")
+        if number % 1000 == 0:
+            home.mkdir(parents=True)
+        os.link(broken if number % BROKEN_EVERY == 7 else sources[number % drawn], home / f"{number:06d}.jpg")
+    return len(range(7, images, BROKEN_EVERY))
 
 
-def watch(process: subprocess.Popen[bytes], every: float = 2.0) -> list[tuple[float, int, int]]:
-    """(seconds, resident MB of the process and its children, open files) until the process ends."""
+def watch(process: subprocess.Popen[bytes], output: Path) -> list[Sample]:
+    """Look at the process and its children every two seconds until it ends."""
     started, seen = time.monotonic(), []
     root = psutil.Process(process.pid)
     while process.poll() is None:
+        shards = 0
         try:
             family = [root, *root.children(recursive=True)]
             memory = sum(one.memory_info().rss for one in family) // 2**20
-            seen.append((time.monotonic() - started, memory, sum(one.num_fds() for one in family)))
+            files = sum(one.num_fds() for one in family)
+            shards = sum(entry.name.endswith(".jsonl") for entry in os.scandir(output / ".partial"))
         except psutil.NoSuchProcess:
             continue
-        time.sleep(every)
+        except FileNotFoundError:  # not begun, or finished
+            pass
+        seen.append(Sample(time.monotonic() - started, shards, memory, files))
+        time.sleep(EVERY_S)
     return seen
 
 
@@ -55,23 +78,27 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        make_folder(scratch / "in", options.images)
+        broken = make_folder(scratch / "in", options.images)
         command = [sys.executable, "-m", "napari_bloodcells", "count", str(scratch / "in"), "--boxes", "find"]
         process = subprocess.Popen([*command, "-o", str(scratch / "out")], stdout=subprocess.DEVNULL)
-        seen = watch(process)
+        seen = watch(process, scratch / "out")
         with (scratch / "out" / "images.csv").open(newline="", encoding="utf-8") as file:
             statuses = [row["status"] for row in csv.DictReader(file)]
-    for tenth in range(1, 10):
-        seconds, memory, handles = seen[len(seen) * tenth // 10]
-        print(f"after {seconds:7.0f} s: {memory:5d} MB, {handles} open files")
+    counting = [sample for sample in seen if sample.shards]
+    for tenth in range(1, 11):
+        at = counting[(len(counting) - 1) * tenth // 10]
+        print(f"{at.seconds:7.0f} s: {at.shards:6d} shards, {at.memory:5d} MB, {at.files} open files")
+    tenths = [counting[len(counting) * k // 10 : len(counting) * (k + 1) // 10 + 1] for k in range(10)]
+    early, late = (max(sample.memory for sample in tenths[k]) for k in (1, 9))
+    files = [max(sample.files for sample in tenths[k]) for k in (1, 9)]
     read = statuses.count("ok")
-    early = max(memory for _, memory, _ in seen[len(seen) // 10 : len(seen) // 5 + 1])
-    late = max(memory for _, memory, _ in seen[len(seen) * 8 // 10 :])
     print(
-        f"{options.images} images: {read} read, {len(statuses) - read} failed, {len(statuses)} accounted for, "
-        f"exit code {process.returncode}, memory late / early {late / early:.2f}"
+        f"{options.images} images given: {read} read + {len(statuses) - read} failed = {len(statuses)}; exit code "
+        f"{process.returncode} (3); {seen[-1].seconds:.0f} s; counting took at most {early} MB in its second tenth, "
+        f"{late} MB in its last, {files[0]} and {files[1]} open files; with the tables {max(s.memory for s in seen)} MB"
     )
-    return 0 if process.returncode == 0 and len(statuses) == options.images else 1
+    held = len(statuses) == options.images and len(statuses) - read == broken and process.returncode == 3
+    return 0 if held and files[1] <= files[0] else 1
 
 
 if __name__ == "__main__":

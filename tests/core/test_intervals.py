@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, chi2
 
 from napari_bloodcells.core.intervals import clopper_pearson, goodman, whole_percents
 
@@ -35,6 +35,15 @@ def test_the_exact_interval_never_covers_less_than_it_says(p: float) -> None:
     assert binom.pmf(np.arange(n + 1), n, p)[held].sum() >= 0.95
 
 
+def test_the_exact_limits_leave_two_and_a_half_percent_in_each_tail() -> None:
+    n = 20
+    k = np.arange(n + 1)
+    low, high = clopper_pearson(k, n)
+    assert binom.sf(k[1:] - 1, n, low[1:]) == pytest.approx(0.025)
+    assert binom.cdf(k[:-1], n, high[:-1]) == pytest.approx(0.025)
+    assert (low[0], high[-1]) == (0, 1)
+
+
 def test_nothing_counted_means_nothing_known() -> None:
     low, high = clopper_pearson(0, 0)
     assert (float(low), float(high)) == (0.0, 1.0)
@@ -53,6 +62,17 @@ def test_simultaneous_intervals_hold_all_classes_at_once() -> None:
         low, high = goodman(counts)
         held += bool(((low <= p) & (p <= high)).all())
     assert held >= 940  # n = 1,000 draws; the nominal 950 less twice their standard error
+
+
+@pytest.mark.parametrize("counts", [[120, 60, 12, 6, 2], [3, 0, 0], [1, 1]])
+def test_simultaneous_limits_solve_the_equation_of_goodman(counts: list[int]) -> None:
+    n, b = sum(counts), chi2.isf(0.05 / len(counts), 1)
+    for limit in goodman(counts):
+        assert (np.array(counts) / n - limit) ** 2 == pytest.approx(b * limit * (1 - limit) / n)
+
+
+def test_simultaneous_limits_are_two_for_each_class_even_where_nothing_was_counted() -> None:
+    assert [limit.tolist() for limit in goodman([0, 0, 0])] == [[0, 0, 0], [1, 1, 1]]
 
 
 def test_simultaneous_intervals_are_wider_than_single_ones() -> None:

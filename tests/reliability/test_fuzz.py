@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from benchmarks.reliability.fuzz import DICTIONARY, SEEDS, Target, fuzz, make_target
+from benchmarks.reliability.fuzz import DICTIONARY, SEEDS, Target, fuzz, make_target, readers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,11 +24,20 @@ def test_any_bytes_are_read_or_refused_in_one_line(target: Target, parts: list[b
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_two_thousand_mutations_of_good_files_crash_no_reader(name: str, tmp_path, monkeypatch) -> None:
+def test_two_thousand_mutations_of_good_files_crash_no_reader(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)  # what crashes is kept in the current folder
     crashes, slowest = fuzz(name, 2000)
     assert crashes == 0
     assert slowest < 5
+
+
+@pytest.mark.parametrize("name", ["voc", "cells", "scheme", "metadata"])
+def test_the_files_that_are_mutated_are_good_ones(name: str, tmp_path: Path) -> None:
+    file, reader = readers()[name]
+    (tmp_path / file).write_bytes(SEEDS[name][0])
+    reader(tmp_path / file)
 
 
 FOUND = {
