@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from napari_bloodcells.core.boxes import Boxes
@@ -35,6 +36,8 @@ class Measured:
     counts: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: {name: [] for name in CLASSES})
     seconds: list[float] = field(default_factory=list)
     scale: list[float] = field(default_factory=list)
+    pairs: list[tuple[Boxes, NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=list)
+    """Found and true white cells, and the boxes that are neither right nor wrong, of each field."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ def measure(candidate: Candidate, items: Sequence[TruthField], zoom: float = 1.0
             if name not in item.truth.classes:
                 continue
             true = truth.named(name).xyxy
+            if name == "WBC":
+                result.pairs.append((boxes, true, ignored))
             sure = boxes.take(boxes.scores >= candidate.thresholds[c])
             result.every[name].append(score_field(boxes, true, ignored))
             result.sure[name].append(score_field(sure, true, ignored))
