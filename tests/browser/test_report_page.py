@@ -156,6 +156,15 @@ def test_a_key_reclassifies_the_selected_cell_and_the_table_follows(opened: Any,
     assert "monocyte" in opened.find_element("css selector", "#status").get_attribute("textContent")
 
 
+def test_the_head_says_how_many_cells_a_person_saw_and_who(opened: Any, run: Any) -> None:
+    fact = opened.find_element("css selector", "#fact-reviewed")
+    assert fact.text == f"0 of {len(run.cells)} cells"
+    opened.find_element("css selector", "#reviewer").send_keys("Dr. A")
+    _tile(opened, "neutrophil").click()
+    _keys(opened, "e", " ")
+    assert fact.text == f"2 of {len(run.cells)} cells (Dr. A)"
+
+
 def test_a_cell_called_not_a_wbc_leaves_the_hundred_percent(opened: Any) -> None:
     before = _counts(opened)
     _tile(opened, "lymphocyte").click()
@@ -285,10 +294,14 @@ def test_it_prints_on_a4_with_the_table_on_the_first_page(opened: Any, artifacts
     assert "Classified white cells" in pages[0]
     assert "For research use only" in pages[0]
     assert "Signature" in "".join(pages)
+    assert "Reviewed" in pages[0]
+    for number, text in enumerate(pages[:-1], 1):  # a sheet that comes loose can be put back to its sample
+        assert f"page {number} of {len(pages) - 1}" in text
+        assert "smears · counted 2026-11-21 15:02 · wbc5-example 5f2c9a7be1d0 · research use only" in text
     assert "Export corrections" not in "".join(pages)
 
 
-HOSTILE = '"><img src=x onerror="document.title=1"><script>document.title=`owned`<'
+HOSTILE = '\\\'} html{display:none} "><img src=x onerror="document.title=1"><script>document.title=`owned`<'
 
 
 def test_a_hostile_file_name_does_nothing(browser: Any, tmp_path: Path) -> None:

@@ -187,8 +187,19 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["css_string"] = css_string
     environment.filters["percent"] = lambda value, digits=1: "–" if value != value else f"{value:.{digits}f}"
     return environment
+
+
+def css_string(text: str) -> str:
+    r"""``text`` as a string of CSS that nothing in it can end: all but letters, digits and spaces as escapes.
+
+    >>> css_string("slide 1"), css_string('a"</style>')
+    ("'slide 1'", "'a\\22 \\3c \\2f style\\3e '")
+    """
+    plain = str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "'" + "".join(c if c == " " or (c.isascii() and c.isalnum()) else f"\\{ord(c):x} " for c in plain) + "'"
 
 
 @lru_cache(maxsize=8)

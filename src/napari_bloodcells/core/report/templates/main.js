@@ -61,6 +61,9 @@
     document.querySelector("[data-total]").textContent = now.total;
     document.querySelector("[data-whole-total]").textContent = now.total ? 100 : "–";
     byId("fact-total").textContent = now.total;
+    const reviewers = [...new Set(store.cells.reviewer.filter((name, i) => name && store.cells.reviewed[i]))].sort();
+    byId("fact-reviewed").textContent = `${store.cells.reviewed.reduce((a, b) => a + b, 0)} of ${plural(store.n, "cell")}` +
+      (reviewers.length ? ` (${reviewers.join(", ")})` : "");
     document.querySelectorAll("[data-apart]").forEach((part) => {
       const i = store.classNamed(part.dataset.apart), rate = part.querySelector("small");
       part.querySelector("b").textContent = now.counts[i] ?? 0;
@@ -196,6 +199,7 @@
   // ---- toolbar -------------------------------------------------------------------------------------------------
   byId("sort").addEventListener("change", (event) => { gallery.sort = event.target.value; gallery.resort(); gallery.layout(); });
   byId("unreviewed").addEventListener("change", (event) => { gallery.unreviewedOnly = event.target.checked; gallery.refresh(); });
+  addEventListener("beforeprint", () => { printed(); });
   byId("reviewer").addEventListener("input", (event) => { store.reviewer = event.target.value.trim(); });
   byId("undo").addEventListener("click", () => travel("undo"));
   byId("redo").addEventListener("click", () => travel("redo"));
@@ -233,7 +237,7 @@
     }
   }
 
-  store.onChange(() => { gallery.refresh(); updateTable(); if (inspector.current >= 0) inspector.show(inspector.current); printed(); });
+  store.onChange(() => { gallery.refresh(); updateTable(); if (inspector.current >= 0) inspector.show(inspector.current); });
   const back = store.restore();
   if (back) {
     const note = byId("restored"), away = Inspector.make("button", "", "Discard them");
