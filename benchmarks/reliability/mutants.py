@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -167,9 +168,10 @@ def _constants(value: object) -> Iterator[tuple[str, object]]:
 class Trial:
     """A pytest plugin that runs the collected tests once for every mutant, each time in a forked process."""
 
-    def __init__(self, module: ModuleType, numbered: list[tuple[int, Mutant]]) -> None:
+    def __init__(self, module: ModuleType, numbered: Iterator[tuple[int, Mutant]]) -> None:
         self.module, self.numbered = module, numbered
         self.sound = self.is_child = False
+        self.tried = 0
         self.survivors: list[tuple[int, Mutant]] = []
 
     @pytest.hookimpl(tryfirst=True)
@@ -177,10 +179,12 @@ class Trial:
         """Fork for the module as it is, then for each mutant; a child goes on to the tests, the parent does not."""
         self.sound = self.passes(None)
         for number, mutant in self.numbered if self.sound and not self.is_child else ():
-            if self.passes(mutant) and not self.is_child:
-                self.survivors.append((number, mutant))
+            survived = self.passes(mutant)
             if self.is_child:
                 break
+            self.tried += 1
+            if survived:
+                self.survivors.append((number, mutant))
         return None if self.is_child else True
 
     def passes(self, mutant: Mutant | None) -> bool:
@@ -243,7 +247,7 @@ def study(name: str, every: int) -> tuple[int, int]:
     """Killed and all mutants of one module; prints the survivors."""
     started = time.monotonic()
     path = ROOT / "src" / "napari_bloodcells" / "core" / f"{name}.py"
-    numbered = [(n, m) for n, m in enumerate(mutants(path.read_text(encoding="utf-8"))) if n % every == 0]
+    numbered = islice(enumerate(mutants(path.read_text(encoding="utf-8"))), 0, None, every)
     trial = Trial(importlib.import_module(f"{PACKAGE}.{name}"), numbered)
     with tempfile.TemporaryDirectory() as scratch:
         tests = [str(ROOT / "tests" / test) for test in TESTS[name]]
@@ -252,9 +256,9 @@ def study(name: str, every: int) -> tuple[int, int]:
         raise SystemExit(f"{name}: its tests fail as it is")
     for number, mutant in trial.survivors:
         print(f"{name}.py:{mutant.line} #{number}: {mutant.before}  ->  {mutant.after}")
-    killed = len(numbered) - len(trial.survivors)
-    print(f"{name}: {killed} of {len(numbered)} killed, {time.monotonic() - started:.0f} s", flush=True)
-    return killed, len(numbered)
+    killed = trial.tried - len(trial.survivors)
+    print(f"{name}: {killed} of {trial.tried} killed, {time.monotonic() - started:.0f} s", flush=True)
+    return killed, trial.tried
 
 
 def main() -> int:

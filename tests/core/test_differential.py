@@ -16,6 +16,7 @@ from napari_bloodcells.core.differential import (
     sample_of,
     samples_in,
 )
+from napari_bloodcells.core.intervals import clopper_pearson, goodman
 
 PBC8 = load_scheme("pbc8")
 LABELS = (
@@ -55,6 +56,45 @@ def test_without_a_cell_there_is_no_percent_and_no_interval() -> None:
     frame = differential_frame([d])
     assert frame.loc[frame["class"] == "neutrophil", ["percent", "ci_low", "ci_high"]].isna().all(axis=None)
     assert frame["whole_percent"].isna().all()
+
+
+def test_a_cell_without_a_label_is_unidentified() -> None:
+    d = make_differential(["", None, UNIDENTIFIED, "neutrophil"], PBC8)  # type: ignore[list-item]
+    assert (d.count_of("unidentified"), d.total) == (3, 1)
+    assert "" not in {part.name for part in d.apart}
+    cells = pd.DataFrame({"image": ["1.jpg"] * 3, "class": [None, math.nan, "neutrophil"]}, dtype=object)
+    (block,) = differentials(cells, PBC8)
+    assert (block.count_of("unidentified"), block.total) == (2, 1)
+    assert {part.name for part in block.apart} == {part.name for part in d.apart}
+
+
+def test_what_was_not_seen_is_counted_as_nothing() -> None:
+    d = make_differential(["neutrophil"], PBC8)
+    assert {part.count for part in d.apart} == {0}
+    assert d.share("neutrophil").percent == 100
+    assert d.share("monocyte").percent == 0
+    assert all(math.isnan(part.rate) for part in d.apart if part.kind == "platelet"), "the fields are not known"
+
+
+def test_the_intervals_are_those_of_one_class_or_of_all_together() -> None:
+    counts = [share.count for share in make_differential(LABELS, PBC8).shares]
+    limits = {"binomial": clopper_pearson(counts, 200), "multinomial": goodman(counts)}
+    for kind, (low, high) in limits.items():
+        shares = make_differential(LABELS, PBC8, intervals=kind).shares  # type: ignore[arg-type]
+        assert [share.low for share in shares] == pytest.approx(list(100 * low))
+        assert [share.high for share in shares] == pytest.approx(list(100 * high))
+    assert make_differential(LABELS, PBC8).shares == make_differential(LABELS, PBC8, intervals="binomial").shares
+
+
+def test_the_table_says_percents_and_rates_to_two_decimals_and_of_what() -> None:
+    labels = ["neutrophil", "monocyte", "monocyte", "erythroblast", "platelet"]
+    frame = differential_frame([make_differential(labels, PBC8, fields=3)]).set_index("class")
+    assert frame.loc["neutrophil", ["percent", "whole_percent"]].tolist() == [33.33, 33]
+    assert frame.loc[["erythroblast", "platelet"], "rate"].tolist() == [33.33, 0.33]
+    units = {"erythroblast": "per 100 WBC", "platelet": "per field"}
+    assert frame["rate_unit"].to_dict() == {name: units.get(name, "") for name in frame.index}
+    one = differential_frame([make_differential(["monocyte"], PBC8)]).set_index("class")
+    assert one.loc["monocyte", "percent"] == 100, "a single cell is enough for a percent"
 
 
 def test_each_folder_is_a_sample_and_the_whole_comes_last() -> None:
