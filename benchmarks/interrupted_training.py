@@ -1,6 +1,6 @@
 """Each published network trained for real, stopped by Ctrl-C after its first epoch, and resumed.
 
-    python -m benchmarks.interrupted_training ../shared/data -o interrupted.json
+    python -m benchmarks.interrupted_training ../shared/data -o benchmarks/interrupted_training.json
 
 ``bccd`` is taken whole, of ``pbc`` 200 images a class.  VGG16 starts from scratch (its ImageNet weights are not needed
 for this) and sees 64 cells an epoch.  Printed and written: exit codes (130 stopped, 0 done), seconds, and each epoch's
@@ -32,7 +32,7 @@ def main() -> None:
     """Run all networks on both data sets."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="the folder that holds bccd and pbc")
-    parser.add_argument("-o", "--output", type=Path, default=Path("interrupted.json"))
+    parser.add_argument("-o", "--output", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     chosen = parser.parse_args()
     rows: list[dict[str, Any]] = json.loads(chosen.output.read_text()) if chosen.output.exists() else []
