@@ -17,7 +17,7 @@ def report_input(review: Review, fields: Fields) -> ReportInput:
     import pandas as pd
 
     from napari_bloodcells.core.differential import UNIDENTIFIED
-    from napari_bloodcells.core.report.inputs import ReportInput
+    from napari_bloodcells.core.report.inputs import ReportInput, with_model
 
     cells = review_frame(review, review.reviewable())
     white = {c.name for c in review.scheme.classes if c.kind == "wbc"} | {UNIDENTIFIED}
@@ -29,4 +29,6 @@ def report_input(review: Review, fields: Fields) -> ReportInput:
         rows[-1] |= {"width": width, "height": height}
     place = {name: index for index, name in enumerate(fields.names)}
     run = {"model": review.info.get("model", {}), "boxes": review.info.get("boxes", "")}
-    return ReportInput(cells, pd.DataFrame(rows), review.scheme, run, load=lambda name: fields.read(place[name]))
+    found = ReportInput(cells, pd.DataFrame(rows), review.scheme, run, load=lambda name: fields.read(place[name]))
+    known = with_model(found)  # with its validation cells, for the corrected shares
+    return known if known.scheme.names == review.scheme.names else found

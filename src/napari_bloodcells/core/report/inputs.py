@@ -128,7 +128,7 @@ def from_folder(folder: Path, images: Path | None = None, corrections: Sequence[
             raise UsageError(f"{folder.name}/run.json: is not JSON ({error}).") from error
     base = images if images is not None else _counted_folder(run)
     found = ReportInput(cells, table, scheme_of(cells), run, None, loader(base))
-    return _with_model(found, run)
+    return with_model(found)
 
 
 def _counted_folder(run: Mapping[str, Any]) -> Path | None:
@@ -137,9 +137,9 @@ def _counted_folder(run: Mapping[str, Any]) -> Path | None:
     return Path(value) if isinstance(value, str) and Path(value).is_dir() else None
 
 
-def _with_model(found: ReportInput, run: Mapping[str, Any]) -> ReportInput:
+def with_model(found: ReportInput) -> ReportInput:
     """Scheme and confusion matrix of the installed model that counted, if it is the very one (by its hash)."""
-    model = run.get("model")
+    model = found.run.get("model")
     wanted = model.get("sha256") if isinstance(model, dict) else None
     if not wanted:
         return found

@@ -69,7 +69,10 @@
       part.querySelector("b").textContent = now.counts[i] ?? 0;
       if (part.dataset.kind === "nrbc" && rate) rate.textContent = ` ${dash(100 * now.counts[i] / now.total, 1)} per 100 WBC`;
     });
-    if (byId("apart-wbc") && now.wbc !== null) byId("apart-wbc").querySelector("b").textContent = now.wbc.toFixed(2);
+    if (byId("apart-wbc") && now.wbc !== null) {
+      byId("apart-wbc").querySelector("b").textContent = now.wbc.toFixed(2);
+      byId("wbc-note").hidden = now.wbc === data.wbc;
+    }
     const stale = store.done.length > 0;
     document.querySelectorAll(".corrected").forEach((cell) => cell.classList.toggle("stale", stale));
     if (byId("stale")) byId("stale").hidden = !stale;
