@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
 
 import pytest
 
 from napari_bloodcells.core.cells import CellRecord, FieldRecord
 from napari_bloodcells.core.errors import OutputError
-from napari_bloodcells.core.shards import PARTIAL, PLAN, ShardPlan, ShardStore, shard_size, write_or_tell
+from napari_bloodcells.core.shards import (
+    PARTIAL,
+    PLAN,
+    ShardPlan,
+    ShardStore,
+    check_same_run,
+    digest_of,
+    shard_size,
+    write_or_tell,
+)
 
 PLAN_A = ShardPlan({"model": "abc", "threshold": 0.5}, 5, 2)
 CELL = CellRecord((1.0, 2.5, 30.25, 40.0), "neutrophil", 0.9, (0.9, 0.1), "found", 0.31, None)
@@ -108,6 +119,45 @@ def test_a_disk_that_is_full_leaves_no_half_file_and_says_how_to_go_on(
     with pytest.raises(OutputError, match=r"no space left.*--resume"):
         write_or_tell(tmp_path / "cells.csv", b"x" * 1000)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_written_before_is_replaced_whole(tmp_path: Path) -> None:
+    for data in (b"first and longer", b"second"):
+        write_or_tell(tmp_path / "cells.csv", data)
+        assert (tmp_path / "cells.csv").read_bytes() == data
+
+
+def test_a_run_of_single_images_is_resumed(tmp_path: Path) -> None:
+    plan = ShardPlan(PLAN_A.fingerprint, 5, 1)
+    ShardStore(tmp_path, plan).write(3, [record(3)])
+    assert ShardStore(tmp_path, plan, resume=True).missing() == [0, 1, 2, 4]
+
+
+def test_the_plan_goes_first_so_that_shards_left_behind_are_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ShardStore(tmp_path, PLAN_A)
+    fill(store)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)  # killed in the midst of it
+        store.remove()
+    assert not (tmp_path / PARTIAL / PLAN).exists()
+    assert ShardStore(tmp_path, PLAN_A, resume=True).missing() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("length", "shown"), [(40, "x" * 40), (41, "x" * 37 + "...")])
+def test_what_differs_between_two_runs_is_said_in_short(tmp_path: Path, length: int, shown: str) -> None:
+    with pytest.raises(OutputError, match=rf"the model differs \({re.escape(shown)} then, None now\)"):
+        check_same_run(tmp_path, {"model": "x" * length}, {})
+
+
+def test_the_digest_of_a_list_tells_its_lines_apart() -> None:
+    assert digest_of(["a", "b"]) == hashlib.sha256(b"a\nb").hexdigest()
+    assert len({digest_of(lines) for lines in (["a", "b"], ["b", "a"], ["ab"], ["a\udce9"], ["aé"])}) == 5
+
+
+def test_the_size_of_shards_shares_the_work_among_the_workers() -> None:
+    assert [shard_size(320, workers) for workers in (0, 1, 2, 4, 64)] == [20, 20, 10, 5, 1]
 
 
 @pytest.mark.parametrize(("n", "workers"), [(1, 1), (3, 8), (100, 2), (20_000, 2), (10**8, 64)])

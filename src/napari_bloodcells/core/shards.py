@@ -108,7 +108,7 @@ class ShardStore:
         write_or_tell(self.folder / PLAN, json.dumps(self._plan_json(), sort_keys=True).encode())
 
     def _plan_json(self) -> dict[str, Any]:
-        plan = {"fingerprint": self.plan.fingerprint, "n_images": self.plan.n_images, "size": self.plan.size}
+        plan = {"fingerprint": self.plan.fingerprint, "size": self.plan.size}
         result: dict[str, Any] = json.loads(json.dumps(plan))
         return result
 
@@ -160,7 +160,7 @@ class ShardStore:
     def remove(self) -> None:
         """Remove the shards, after the tables have been written; the plan first, so that none is taken for whole."""
         with contextlib.suppress(OSError):
-            (self.folder / PLAN).unlink(missing_ok=True)
+            (self.folder / PLAN).unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
