@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("napari")
 
+from qtpy.QtCore import Qt
+
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.napari.cell import Cell
 from napari_bloodcells.napari.review import Review
@@ -87,3 +89,71 @@ def wait_for(qtbot: Any) -> Callable[..., None]:
         qtbot.waitUntil(condition, timeout=timeout)
 
     return wait
+
+
+@pytest.fixture
+def open_widget(make_napari_viewer: Any, tiny_model: Path) -> Callable[..., tuple[Any, Any]]:
+    """Opens a window with Differential count docked, as the menu Plugins does; ``images`` are added first."""
+
+    def opened(*images: Any, **keywords: Any) -> tuple[Any, Any]:
+        viewer = make_napari_viewer(show=True)
+        viewer.window.resize(1500, 950)
+        for image in images:
+            viewer.add_image(image, rgb=True, name="smear", **keywords)
+        _, widget = viewer.window.add_plugin_dock_widget("napari-bloodcells", "Differential count")
+        widget.form.model.refresh(str(tiny_model))
+        widget.form.boxes.setCurrentIndex(widget.form.boxes.findData("classical"))
+        return viewer, widget
+
+    return opened
+
+
+@pytest.fixture
+def count(wait_for: Callable[..., None], qtbot: Any) -> Callable[[Any], Review]:
+    """Presses Run and waits until the cells are there: their review."""
+
+    def pressed(widget: Any) -> Review:
+        former = widget.cells
+        qtbot.mouseClick(widget.run_bar.run, Qt.MouseButton.LeftButton)
+        wait_for(lambda: widget.cells is not None and widget.cells is not former and not widget.turns.are_going)
+        return widget.cells.review
+
+    return pressed
+
+
+@pytest.fixture
+def counted(open_widget: Any, field_image: np.ndarray, count: Callable[[Any], Review]) -> tuple[Any, Any]:
+    """A counted field of three cells."""
+    viewer, widget = open_widget(field_image)
+    count(widget)
+    return viewer, widget
+
+
+@pytest.fixture
+def press(qtbot: Any) -> Callable[..., None]:
+    """Presses keys on the canvas of a viewer; a tuple is a key with its modifier."""
+
+    def pressed(viewer: Any, *keys: Any) -> None:
+        for one in keys:
+            code, modifier = one if isinstance(one, tuple) else (one, Qt.KeyboardModifier.NoModifier)
+            qtbot.keyClick(viewer.window._qt_viewer.canvas.native, code, modifier)
+
+    return pressed
+
+
+@pytest.fixture
+def shoot(artifacts: Path, qtbot: Any, wait_for: Callable[..., None]) -> Callable[..., np.ndarray]:
+    """Takes a picture of the whole window once it is at rest, and checks that its canvas is not black."""
+
+    def shot(viewer: Any, name: str, widget: Any = None) -> np.ndarray:
+        qtbot.wait(300)
+        if widget is not None and widget.gallery is not None:
+            wait_for(lambda: widget.gallery.model.thumbnails.are_made)
+        seen = viewer.screenshot(path=str(artifacts / f"{name}.png"), canvas_only=False)
+        if len(viewer.layers):
+            drawn = viewer.screenshot(canvas_only=True)[..., :3]
+            assert drawn.std() > 10
+            assert (drawn.max(-1) > 100).mean() > 0.2
+        return seen
+
+    return shot

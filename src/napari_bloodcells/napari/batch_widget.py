@@ -11,7 +11,7 @@ from napari_bloodcells.core.errors import BloodcellsError, Cancelled
 from napari_bloodcells.napari import preferences
 from napari_bloodcells.napari.batch_table import BatchTable
 from napari_bloodcells.napari.cell_shapes import cell_layer_data
-from napari_bloodcells.napari.count_form import BOXES, DEVICES, ModelChoice, combo_of, form_of
+from napari_bloodcells.napari.count_form import BOXES, DEVICES, MARGINS, WIDTH, ModelChoice, combo_of, form_of
 from napari_bloodcells.napari.fields import METADATA
 from napari_bloodcells.napari.folder_choice import FolderChoice
 from napari_bloodcells.napari.quiet_import import load_torch
@@ -60,13 +60,15 @@ class BatchWidget(QWidget):
         self.format: QComboBox = combo_of(FORMATS, "csv", "As what the tables are written.")
         self.recursive = QCheckBox("look into folders inside")
         self.recursive.setChecked(True)
+        self.recursive.setToolTip("Also count the photographs of folders inside this one; each folder is a sample.")
         self.run_bar = RunBar(self.task, "Count the folder", "Count every photograph of the folder.")
         self.go_on_button = QPushButton("Go on")
         self.go_on_button.setToolTip("Go on with the run that was stopped: what was counted is not counted again.")
         self.go_on_button.setEnabled(False)
+        self.run_bar.row.insertWidget(1, self.go_on_button, 1)
         self.table = BatchTable()
         form = form_of(
-            ("&Folder", self.folder),
+            ("F&older", self.folder),
             ("&Results", self.output),
             ("&Model", self.model),
             ("&Cells", self.boxes),
@@ -75,11 +77,11 @@ class BatchWidget(QWidget):
             ("", self.recursive),
         )
         layout = QVBoxLayout(self)
+        layout.setContentsMargins(*MARGINS)
         layout.addLayout(form)
         layout.addWidget(self.run_bar)
-        layout.addWidget(self.go_on_button)
         layout.addWidget(self.table, 1)
-        self.setMinimumWidth(420)
+        self.setMinimumWidth(WIDTH)
         self.folder.changed.connect(self._on_folder)
         self.run_bar.run.clicked.connect(lambda: self.run())
         self.go_on_button.clicked.connect(lambda: self.run(resume=True))

@@ -51,7 +51,7 @@ class ClassButton(QToolButton):
             f"Name the selected cells {name}: press {key or 'this button'}, or drag cells here from the gallery."
         )
         self.setAccessibleName(f"name selected cells {name}" + (f", key {key}" if key else ""))
-        self.setFocusPolicy(Qt.FocusPolicy.TabFocus)  # a click leaves the keys with the canvas or the gallery
+        self.setFocusPolicy(Qt.FocusPolicy.TabFocus)  # so that a click leads the keys to the gallery
         self.setStyleSheet(
             "QToolButton { border: 1px solid rgba(128, 128, 128, 110); border-radius: 3px; padding: 2px 5px 2px 3px; }"
             "QToolButton:hover, QToolButton:focus { border-color: palette(highlight); }"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qtpy.compat import isalive
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QComboBox,
@@ -34,6 +35,9 @@ BOXES = {
     "whole": "the image is one cell",
 }
 DEVICES = {"auto": "fastest", "cpu": "processor (CPU)", "cuda": "graphics card (CUDA)", "mps": "Apple (MPS)"}
+WIDTH = 440
+MARGINS = (8, 4, 8, 8)
+"""Least width and margins of every widget of the plugin, in pixels."""
 
 
 class ModelChoice(QWidget):
@@ -58,8 +62,6 @@ class ModelChoice(QWidget):
         row.addWidget(browse)
         self.refresh(name)
         catalog.events.offered.connect(self.refresh)
-        refresh = self.refresh  # the list of models outlives a closed widget: it must not call one that Qt has deleted
-        self.combo.destroyed.connect(lambda: catalog.events.offered.disconnect(refresh, missing_ok=True))
 
     @property
     def name(self) -> str:
@@ -68,6 +70,8 @@ class ModelChoice(QWidget):
 
     def refresh(self, choose: str = "") -> None:
         """List the models anew, and choose one."""
+        if not isalive(self.combo):  # the list of models outlives a widget that Qt has deleted
+            return
         choose = choose or self.name
         self.combo.clear()
         for name in dict.fromkeys([*catalog.model_names(), choose]):

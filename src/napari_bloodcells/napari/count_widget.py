@@ -20,7 +20,7 @@ from napari_bloodcells.core.errors import BloodcellsError, Cancelled
 from napari_bloodcells.napari import preferences
 from napari_bloodcells.napari.cell_layer import CellLayer
 from napari_bloodcells.napari.class_bar import ClassBar
-from napari_bloodcells.napari.count_form import CountForm
+from napari_bloodcells.napari.count_form import MARGINS, WIDTH, CountForm
 from napari_bloodcells.napari.counting import Counted, ModelShelf, count_fields
 from napari_bloodcells.napari.desk import Desk
 from napari_bloodcells.napari.differential_table import DifferentialTable
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     import napari
 
 _CHECK_MS = 250
-_WIDTH = 440
 
 
 class CountWidget(QWidget):
@@ -159,13 +158,16 @@ class CountWidget(QWidget):
     def _lay_out(self) -> None:
         self.head = QCollapsible("Image and model")
         self.head.addWidget(self.form)
+        self.head.layout().setContentsMargins(0, 0, 0, 0)
+        self.head.content().layout().setContentsMargins(2, 4, 0, 2)
+        self.head.toggleButton().setToolTip("Show or hide what is chosen before a count.")
         self.head.expand(animate=False)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(8, 4, 8, 8)
+        layout.setContentsMargins(*MARGINS)
         for widget in (self.head, self.run_bar):
             layout.addWidget(widget)
         layout.addWidget(self.panel, 1)
-        self.setMinimumWidth(_WIDTH)
+        self.setMinimumWidth(WIDTH)
 
     def _run_in_turn(self) -> Iterator[None]:
         yield

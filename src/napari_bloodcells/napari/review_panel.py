@@ -6,6 +6,7 @@ It is filled piece by piece (``showing``), because class buttons and gallery are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
@@ -57,6 +58,7 @@ class ReviewPanel(QWidget):
         self._layout.addWidget(self.table)
         self._layout.addLayout(row)
         self._layout.addWidget(self._hint, 1)
+        self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)  # a click on a button leads the keys to the gallery
         self._tell_history()
 
     def clear(self) -> None:
@@ -65,6 +67,7 @@ class ReviewPanel(QWidget):
             self.cells.review.changed.disconnect(self._tell_history, missing_ok=True)
         self.cells = None
         self.table.show_review(None)
+        self.setFocusProxy(None)
         if self.gallery is not None:
             self.gallery.close_review()
         for panel in (self.gallery, self.class_bar):
@@ -94,6 +97,10 @@ class ReviewPanel(QWidget):
         if self.cells is not cells:  # closed meanwhile
             return
         self._hint.hide()
+        self.setFocusProxy(gallery.view)
+        stops = [self.report, *class_bar.buttons.values(), gallery.which, gallery.confidence, gallery.view]
+        for before, after in pairwise(stops):
+            QWidget.setTabOrder(before, after)
         self._layout.addWidget(class_bar)
         self._layout.addWidget(gallery, 1)
         cells.review.changed.connect(self._tell_history)
@@ -115,5 +122,5 @@ class ReviewPanel(QWidget):
 def _button(text: str, tip: str) -> QPushButton:
     button = QPushButton(text)
     button.setToolTip(tip)
-    button.setFocusPolicy(Qt.FocusPolicy.TabFocus)  # a click leaves the keys with the canvas or the gallery
+    button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
     return button

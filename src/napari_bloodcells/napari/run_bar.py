@@ -22,7 +22,7 @@ class RunBar(QWidget):
         self.bar.hide()
         self.said = QLabel()
         self.said.setWordWrap(True)
-        row = QHBoxLayout()
+        self.row = row = QHBoxLayout()
         row.addWidget(self.run, 2)
         row.addWidget(self.cancel, 1)
         layout = QVBoxLayout(self)

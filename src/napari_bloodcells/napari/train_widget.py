@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QComboBox, QLabel, QSpinBox, QVBoxLayout, QWidget
 
 from napari_bloodcells.core.errors import BloodcellsError, Cancelled
 from napari_bloodcells.napari import catalog, preferences
-from napari_bloodcells.napari.count_form import DEVICES, ModelChoice, combo_of, form_of
+from napari_bloodcells.napari.count_form import DEVICES, MARGINS, WIDTH, ModelChoice, combo_of, form_of
 from napari_bloodcells.napari.curves import Curves
 from napari_bloodcells.napari.folder_choice import FolderChoice
 from napari_bloodcells.napari.quiet_import import load_torch
@@ -73,19 +73,20 @@ class TrainWidget(QWidget):
         self.found.setWordWrap(True)
         form = form_of(
             ("&Cells", self.source),
-            ("&Folder", self.folder),
-            ("&How", self.method),
+            ("F&older", self.folder),
+            ("Me&thod", self.method),
             ("&Model", self.model),
             ("&Epochs", self.epochs),
             ("&Device", self.device),
             ("&Result", self.output),
         )
         layout = QVBoxLayout(self)
+        layout.setContentsMargins(*MARGINS)
         layout.addLayout(form)
         layout.addWidget(self.run_bar)
         layout.addWidget(self.found)
         layout.addWidget(self.curves, 1)
-        self.setMinimumWidth(420)
+        self.setMinimumWidth(WIDTH)
         self.source.currentIndexChanged.connect(self._adapt)
         self.method.currentIndexChanged.connect(self._adapt)
         self.run_bar.run.clicked.connect(self.run)
