@@ -18,7 +18,7 @@ from tests.example_run import make_run
 
 from napari_bloodcells.core.cellstable import apply_corrections, cells_csv, read_cells
 from napari_bloodcells.core.differential import make_differential
-from napari_bloodcells.core.intervals import clopper_pearson, whole_percents
+from napari_bloodcells.core.intervals import clopper_pearson, goodman, goodman_quantile, whole_percents
 from napari_bloodcells.core.reference import Patient, flag, load_ranges
 from napari_bloodcells.core.report import ReportOptions, write_reports
 from napari_bloodcells.synthetic import SmearSettings
@@ -128,6 +128,10 @@ def test_statistics_of_the_page_equal_those_of_the_package(opened: Any) -> None:
     got = opened.execute_script("return arguments[0].map(([k, n]) => bloodcells.Stats.clopperPearson(k, n))", pairs)
     low, high = clopper_pearson([k for k, _ in pairs], [n for _, n in pairs])
     np.testing.assert_allclose(np.array(got), np.stack([low, high], 1), atol=1e-10)
+    five = [120, 60, 12, 6, 2]
+    arguments = [[k, sum(five), goodman_quantile(5)] for k in five]
+    got = opened.execute_script("return arguments[0].map((c) => bloodcells.Stats.goodman(...c))", arguments)
+    np.testing.assert_allclose(np.array(got), np.stack(goodman(five), 1), atol=1e-12)
     tables = [[1, 1, 1], [0, 0, 0], [59, 2, 0, 32, 7], [333, 333, 334], [1, 2, 3, 4, 5, 6, 7], [199, 1]]
     got = opened.execute_script("return arguments[0].map((t) => bloodcells.Stats.wholePercents(t))", tables)
     assert got == [whole_percents(table).tolist() for table in tables]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from tests.example_run import make_run
 
 from napari_bloodcells.cli.app import run
 from napari_bloodcells.core.cellstable import write_cells
+from napari_bloodcells.core.classes import load_scheme
+from napari_bloodcells.core.intervals import goodman
 
 
 @pytest.fixture
@@ -46,9 +49,26 @@ def test_fhir_carries_absolute_counts_when_the_white_cells_are_given(counted: Pa
     assert '"751-8"' in (counted / "fhir-r4" / "all.fhir.json").read_text("utf-8")
 
 
+def test_intervals_of_all_classes_at_once_are_given_on_request(counted: Path) -> None:
+    assert run(["report", str(counted), "-o", str(counted / "single")]) == 0
+    assert run(["report", str(counted), "-o", str(counted / "joint"), "--intervals", "multinomial"]) == 0
+    single, joint = ((counted / name / "report-a.html").read_text("utf-8") for name in ("single", "joint"))
+    assert "Goodman 1965" in joint
+    assert "Goodman 1965" not in single
+    shares = [re.findall(r'data-f="interval">([\d.]+) – ([\d.]+)<', page) for page in (single, joint)]
+    labels = make_run({"a": 1, "b": 1}).cells
+    counts = [
+        int((labels[labels["image"].str.startswith("a/")]["class"] == n).sum()) for n in load_scheme("wbc5").names
+    ]
+    expected = [100 * limit for limit in goodman(counts)]
+    assert shares[0] != shares[1]
+    assert [f"{v:.1f}" for pair in zip(*expected, strict=True) for v in pair] == [v for p in shares[1][:5] for v in p]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["-f", "csv", "--intervals", "x"], "binomial or multinomial"),
         (["-f", "pdf"], "no such format"),
         (["-f", "fhir-r4", "--wbc", "7200"], "7.2, not 7200"),
         (["-f", "csv", "--age", "-1"], "age in years"),

@@ -11,6 +11,7 @@ from napari_bloodcells.cli.reporting import (
     AgeOption,
     CorrectionsOption,
     ImagesOption,
+    IntervalsOption,
     RangesOption,
     SexOption,
     WbcOption,
@@ -33,6 +34,7 @@ def export(
     age: AgeOption = None,
     sex: SexOption = None,
     ranges: RangesOption = None,
+    intervals: IntervalsOption = "binomial",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of a former export.")] = False,
 ) -> None:
     """Write a finished count as FHIR, COCO, VOC, GeoJSON for QuPath, Parquet or CSV.
@@ -45,7 +47,7 @@ def export(
     from napari_bloodcells.core.report.exports import export as write
     from napari_bloodcells.core.report.inputs import from_folder
 
-    options = report_options(wbc, age, sex, ranges)
+    options = report_options(wbc, age, sex, ranges, intervals)
     data = from_folder(folder, images, corrections or ())
     files = write(data, form, output or folder / form, options=options, overwrite=overwrite)
     word = "file" if len(files) == 1 else "files"

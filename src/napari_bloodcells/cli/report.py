@@ -11,6 +11,7 @@ from napari_bloodcells.cli.reporting import (
     AgeOption,
     CorrectionsOption,
     ImagesOption,
+    IntervalsOption,
     RangesOption,
     SexOption,
     WbcOption,
@@ -29,6 +30,7 @@ def report(
     age: AgeOption = None,
     sex: SexOption = None,
     ranges: RangesOption = None,
+    intervals: IntervalsOption = "binomial",
 ) -> None:
     """Write the report pages of a finished count, one per sample, and an index.
 
@@ -40,7 +42,7 @@ def report(
     from napari_bloodcells.core.report.inputs import from_folder
     from napari_bloodcells.core.report.page import write_reports
 
-    options = report_options(wbc, age, sex, ranges)
+    options = report_options(wbc, age, sex, ranges, intervals)
     data = from_folder(folder, images, corrections or ())
     pages = write_reports(data, output or folder, options=options)
     console = Console(highlight=False)

@@ -22,6 +22,9 @@ SexOption: TypeAlias = Annotated[str | None, typer.Option("--sex", help="female 
 RangesOption: TypeAlias = Annotated[
     Path | None, typer.Option("--ranges", help="Your laboratory's reference ranges, a JSON file (docs: formats).")
 ]
+IntervalsOption: TypeAlias = Annotated[
+    str, typer.Option("--intervals", help="binomial: each class alone, exact; multinomial: all classes at once.")
+]
 ImagesOption: TypeAlias = Annotated[
     Path | None, typer.Option("--images", help="The folder that was counted, if it has moved since.")
 ]
@@ -34,7 +37,11 @@ CorrectionsOption: TypeAlias = Annotated[
 
 
 def report_options(
-    wbc: float | None = None, age: float | None = None, sex: str | None = None, ranges: Path | None = None
+    wbc: float | None = None,
+    age: float | None = None,
+    sex: str | None = None,
+    ranges: Path | None = None,
+    intervals: str = "binomial",
 ) -> ReportOptions:
     """What the options of a command mean for a report; ``UsageError`` for a value that cannot be meant."""
     from napari_bloodcells.core.reference import Patient, load_ranges
@@ -46,5 +53,8 @@ def report_options(
         raise UsageError(f"--age {age:g}: give the age in years, 0 to 130.")
     if sex not in (None, "female", "male"):
         raise UsageError(f"--sex {sex}: give female or male, or leave it out.")
+    if intervals not in ("binomial", "multinomial"):
+        raise UsageError(f"--intervals {intervals}: give binomial or multinomial.")
     patient = Patient(age, sex)  # type: ignore[arg-type]
-    return ReportOptions(wbc=wbc, patient=patient, ranges=load_ranges(ranges) if ranges else None)
+    own = load_ranges(ranges) if ranges else None
+    return ReportOptions(wbc=wbc, patient=patient, ranges=own, intervals=intervals)  # type: ignore[arg-type]

@@ -84,16 +84,25 @@ def goodman(counts: ArrayLike, level: float = LEVEL) -> tuple[NDArray[np.float64
     >>> np.round(100 * low, 1).tolist(), np.round(100 * high, 1).tolist()
     ([50.9, 22.4, 2.9, 1.1, 0.2], [68.5, 38.9, 11.9, 7.9, 5.0])
     """
-    from scipy.special import chdtri
-
     k = np.asarray(counts, np.float64)
     n = k.sum()
     if not n:
         return np.zeros(len(k)), np.ones(len(k))
-    b = float(chdtri(1, (1 - level) / len(k)))
+    b = goodman_quantile(len(k), level)
     half = np.sqrt(b * (b + 4 * k * (n - k) / n))
     middle = b + 2 * k
     return np.clip((middle - half) / (2 * (n + b)), 0, 1), np.clip((middle + half) / (2 * (n + b)), 0, 1)
+
+
+def goodman_quantile(classes: int, level: float = LEVEL) -> float:
+    """The chi-square quantile that makes ``goodman`` hold for so many classes at once.
+
+    >>> round(goodman_quantile(1), 3), round(goodman_quantile(5), 3)
+    (3.841, 6.635)
+    """
+    from scipy.special import chdtri
+
+    return float(chdtri(1, (1 - level) / max(classes, 1)))
 
 
 def whole_percents(counts: ArrayLike) -> NDArray[np.int64]:

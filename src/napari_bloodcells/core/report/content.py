@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from napari_bloodcells.core.cellstable import (
 )
 from napari_bloodcells.core.correction import correct
 from napari_bloodcells.core.differential import NOT_A_WBC, UNIDENTIFIED, Differential
+from napari_bloodcells.core.intervals import goodman_quantile
 from napari_bloodcells.core.reference import (
     ABSOLUTE,
     PERCENT,
@@ -64,12 +65,15 @@ class ReportOptions:
         None for those that come with the package.
     title : str
         Head of the page.
+    intervals : ``binomial`` or ``multinomial``
+        Exact for each class alone, or simultaneous for all classes.
     """
 
     wbc: float | None = None
     patient: Patient = field(default_factory=Patient)
     ranges: ReferenceSet | None = None
     title: str = "Differential white-blood-cell count"
+    intervals: Literal["binomial", "multinomial"] = "binomial"
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ class Content:
     histogram: tuple[tuple[float, int], ...]
     places: tuple[tuple[float, float, str], ...]
     sources: tuple[str, ...]
+    intervals: str = "binomial"
 
 
 def page_content(
@@ -128,6 +133,7 @@ def page_content(
         histogram([float(c) for c in cells["confidence"]] if "confidence" in cells else []),
         _places(cells, names, pictures, payload["classes"]),
         sources,
+        options.intervals,
     )
 
 
@@ -273,6 +279,7 @@ def _payload(
         "absoluteLimits": most,
         "wbc": options.wbc,
         "wanted": [MINIMUM_CELLS, WANTED_CELLS],
+        "goodman": goodman_quantile(len(rows)) if options.intervals == "multinomial" else None,
     }
 
 

@@ -54,7 +54,7 @@ def _fhir(release: Any) -> _Maker:
 
         head = {**head_of(data), "issued": _instant(data)}
         files = []
-        for block in differentials(data.cells, data.scheme, data.images):
+        for block in differentials(data.cells, data.scheme, data.images, options.intervals):
             cells = data.cells if block.sample == "all" else _of_sample(data, block.sample)
             content = page_content(data, block, cells.reset_index(drop=True), Pictures(1), options)
             name = f"{_safe(block.sample)}.fhir.json"
@@ -123,7 +123,7 @@ def _parquet(data: ReportInput, folder: Path, options: ReportOptions) -> list[_F
     tables = {
         "cells": data.cells,
         "images": data.images,
-        "differential": differential_frame(differentials(data.cells, data.scheme, data.images)),
+        "differential": differential_frame(differentials(data.cells, data.scheme, data.images, options.intervals)),
     }
     files = []
     for name, table in tables.items():

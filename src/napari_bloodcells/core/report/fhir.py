@@ -135,9 +135,8 @@ def _percent(row: Row, content: Content, head: dict[str, str]) -> dict[str, Any]
         return entry
     entry["valueQuantity"] = _quantity(row.percent, PERCENT)
     n = content.differential.total
-    words = (
-        f"{row.count} of {n} classified white cells; exact binomial 95 % interval {row.low:.1f} to {row.high:.1f} %."
-    )
+    kind = "simultaneous (Goodman)" if content.intervals == "multinomial" else "exact binomial"
+    words = f"{row.count} of {n} classified white cells; {kind} 95 % interval {row.low:.1f} to {row.high:.1f} %."
     entry["note"] = [{"text": words}]
     return _judged(entry, row.flag, row.limits, PERCENT)
 

@@ -75,7 +75,7 @@ def write_reports(
     data = result if isinstance(result, ReportInput) else from_result(result, images, model)
     options = options or ReportOptions()
     folder = make_folder(folder)
-    blocks = _blocks(data)
+    blocks = _blocks(data, options)
     written = []
     contents = []
     for block in blocks:
@@ -86,9 +86,9 @@ def write_reports(
     return [*written, _write(folder / INDEX, _render_index(data, blocks, contents, options))]
 
 
-def _blocks(data: ReportInput) -> list[_Block]:
+def _blocks(data: ReportInput, options: ReportOptions) -> list[_Block]:
     """One block per sample; the whole folder only where it has no samples of its own."""
-    found = differentials(data.cells, data.scheme, data.images)
+    found = differentials(data.cells, data.scheme, data.images, options.intervals)
     chosen = found[:-1] if len(found) > 1 else found
     samples = [sample_of(str(name)) for name in data.cells["image"]]
     blocks = []

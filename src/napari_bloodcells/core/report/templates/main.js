@@ -20,7 +20,8 @@
     const nrbc = kinds.reduce((sum, k, i) => sum + (k === "nrbc" ? counts[i] : 0), 0);
     const wbc = data.wbc === null ? null : Stats.correctedWbc(data.wbc, total ? 100 * nrbc / total : NaN);
     const rows = white.map((i, k) => {
-      const [low, high] = Stats.clopperPearson(counts[i], total), percent = total ? 100 * counts[i] / total : NaN;
+      const [low, high] = data.goodman ? Stats.goodman(counts[i], total, data.goodman) : Stats.clopperPearson(counts[i], total);
+      const percent = total ? 100 * counts[i] / total : NaN;
       const name = data.classes[i].name;
       const row = { name, count: counts[i], percent, whole: whole[k], low: 100 * low, high: 100 * high };
       row.flag = Stats.flag(percent, row.low, row.high, data.limits[name]);

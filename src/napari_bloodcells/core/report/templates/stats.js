@@ -49,6 +49,13 @@ const Stats = (() => {
     return [k > 0 ? inverseBeta(k, n - k + 1, 0.025) : 0, k < n ? inverseBeta(k + 1, n - k, 0.975) : 1];
   }
 
+  // Simultaneous interval of one class of a differential; b is the quantile of core/intervals.py.
+  function goodman(k, n, b) {
+    if (!n) return [0, 1];
+    const half = Math.sqrt(b * (b + 4 * k * (n - k) / n)), middle = b + 2 * k, whole = 2 * (n + b);
+    return [Math.max(0, (middle - half) / whole), Math.min(1, (middle + half) / whole)];
+  }
+
   // Whole percents that add up to 100, by the largest remainder; ties to the larger count, then to the first.
   function wholePercents(counts) {
     const n = counts.reduce((a, b) => a + b, 0);
@@ -75,5 +82,5 @@ const Stats = (() => {
     return Number.isFinite(nrbcPer100) && nrbcPer100 >= 5 ? wbc * 100 / (100 + nrbcPer100) : wbc;
   }
 
-  return { clopperPearson, wholePercents, flag, correctedWbc };
+  return { clopperPearson, goodman, wholePercents, flag, correctedWbc };
 })();
