@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from napari_bloodcells.core.cellstable import neutralize_frame
 from napari_bloodcells.core.compare import Comparison
 from napari_bloodcells.core.errors import OutputError
+from napari_bloodcells.core.files import make_folder, write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,20 +46,20 @@ def write_comparison(
         "confusion.csv": pd.DataFrame(found.confusion, columns=list(found.labels)),
     }
     tables["confusion.csv"].insert(0, "class", list(found.labels))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, table in tables.items():
-            text = neutralize_frame(table).to_csv(index=False, lineterminator="\n")
-            (folder / name).write_text(text, encoding="utf-8", newline="")
-        (folder / "comparison.json").write_text(json.dumps(found.to_json(), indent=1) + "\n", encoding="utf-8")
-        draw_comparison(found, scheme, folder / "comparison.png", names)
-    except OSError as error:
-        raise OutputError(f"{folder.name}: cannot be written ({error.strerror or error}).") from error
-    return [folder / name for name in FILES]
+    make_folder(folder)
+    files = {
+        name: neutralize_frame(table).to_csv(index=False, lineterminator="\n").encode("utf-8", "backslashreplace")
+        for name, table in tables.items()
+    }
+    files["comparison.json"] = (json.dumps(found.to_json(), indent=1) + "\n").encode("utf-8", "backslashreplace")
+    files["comparison.png"] = draw_comparison(found, scheme, names)
+    return [write_atomic(folder / name, data, overwrite=overwrite) for name, data in files.items()]
 
 
-def draw_comparison(found: Comparison, scheme: ClassScheme, path: Path, names: tuple[str, str]) -> Path:
-    """Draw the two plots of every white class over the samples: agreement above, regression below."""
+def draw_comparison(found: Comparison, scheme: ClassScheme, names: tuple[str, str]) -> bytes:
+    """The two plots of every white class over the samples, as PNG: agreement above, regression below."""
+    import io
+
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -81,8 +82,9 @@ def draw_comparison(found: Comparison, scheme: ClassScheme, path: Path, names: t
     for axis in axes.flat:
         axis.tick_params(labelsize=7)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
-    return path
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()
 
 
 def _agreement_panel(axis: Axes, points: list[tuple[float, float]], found: Comparison, place: int, color: str) -> None:
