@@ -37,4 +37,4 @@ def test_a_count_agrees_with_itself(counts: tuple[Path, Path], capsys: pytest.Ca
 
 def test_a_missing_file_is_wrong_usage_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["compare", str(tmp_path / "no.csv"), str(tmp_path / "no.csv")]) != 0
-    assert "no.csv: cannot be read" in capsys.readouterr().err
+    assert "no.csv: cannot be opened" in capsys.readouterr().err
