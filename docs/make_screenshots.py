@@ -3,7 +3,8 @@
     python docs/make_screenshots.py [FOLDER]
 
 Opens a real napari window (start it under ``xvfb-run -s "-screen 0 1600x1000x24"`` where there is no display) and
-writes PNG files into ``docs/images/napari`` or the folder that is named.
+writes PNG files into ``docs/images/napari`` or the folder that is named.  ``QT_SCALE_FACTOR=2`` shows them as on a
+dense screen (under ``xvfb-run -s "-screen 0 3200x2000x24"``).
 """
 
 from __future__ import annotations
@@ -39,24 +40,33 @@ def main(folder: Path) -> None:
             QApplication.processEvents()
             time.sleep(0.01)
 
+    def shoot(name: str) -> None:
+        settle()
+        viewer.screenshot(path=str(folder / f"{name}.png"), canvas_only=False)
+
     viewer = napari.Viewer()
     viewer.window.resize(1500, 950)
-    viewer.open_sample("napari-bloodcells", "synthetic")
     widget = CountWidget(viewer)
     dock = viewer.window.add_dock_widget(widget, name="Differential count")
-    settle(lambda: widget.form.device_text.text().startswith(("CPU", "GPU")))
-    widget.run()
-    settle(lambda: not widget.counting.is_running)
-    viewer.screenshot(path=str(folder / "counted.png"), canvas_only=False)
-    if widget.cells is not None:
-        review = widget.cells.review
-        widget.cells.go_to(review.next_unreviewed() or review.cells[0].id)
-        review.classify(review.selection, "monocyte")
-        settle()
-        viewer.screenshot(path=str(folder / "corrected.png"), canvas_only=False)
-    viewer.theme = "light"
     settle()
-    viewer.screenshot(path=str(folder / "light.png"), canvas_only=False)
+    viewer.open_sample("napari-bloodcells", "synthetic")
+    settle(lambda: widget.form.device_text.text().startswith(("CPU", "GPU", "CUDA")))
+    viewer.reset_view(margin=0.02)
+    shoot("before")
+    widget.run()
+    settle(lambda: not widget.counting.is_running and not widget.turns.are_going)
+    if widget.cells is None or widget.gallery is None:
+        raise SystemExit(widget.run_bar.said.text())
+    settle(lambda: widget.gallery.model.thumbnails.are_made, seconds=2)
+    viewer.reset_view(margin=0.02)
+    shoot("counted")
+    review = widget.cells.review
+    widget.cells.go_to(review.next_unreviewed() or review.cells[0].id)
+    review.classify(review.selection, "monocyte")
+    viewer.reset_view(margin=0.02)
+    shoot("corrected")
+    viewer.theme = "light"
+    shoot("light")
     viewer.theme = "dark"
     viewer.window.remove_dock_widget(dock)
     widget.let_go()
@@ -70,11 +80,10 @@ def main(folder: Path) -> None:
         batch.folder.choose(Path(place) / "smears")
         batch.run()
         settle(lambda: not batch.task.is_running)
-        batch.table.expandToDepth(0)
+        batch.table.topLevelItem(0).setExpanded(True)
         if batch.result is not None:
             batch.open_image(str(batch.result.images["image"].iloc[0]))
-        settle()
-        viewer.screenshot(path=str(folder / "batch.png"), canvas_only=False)
+        shoot("batch")
     viewer.close()
     for path in sorted(folder.glob("*.png")):
         shrink(path)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
+from napari_bloodcells.core.bundle import read_info
 from napari_bloodcells.core.errors import DataSetError
 from napari_bloodcells.napari import catalog
 from napari_bloodcells.napari.batch_table import IMAGE_ROLE
@@ -31,14 +32,16 @@ def batch(make_napari_viewer: Any, tiny_model: Path) -> tuple[Any, BatchWidget]:
 
 
 def test_a_folder_is_counted_sample_by_sample_and_an_image_opened_with_its_cells(
-    batch: tuple[Any, BatchWidget], smears: Path, wait_for: Any, qtbot: Any, artifacts: Path, tmp_path: Path
+    batch: tuple[Any, BatchWidget], smears: Path, wait_for: Any, qtbot: Any, shoot: Any, tmp_path: Path
 ) -> None:
     viewer, widget = batch
     widget.folder.choose(smears)
     assert widget.output.path == smears.with_name(f"{smears.name}-differential")
     widget.output.choose(tmp_path / "out")
+    widget.report.setChecked(True)
     qtbot.mouseClick(widget.run_bar.run, Qt.MouseButton.LeftButton)
     wait_for(lambda: not widget.task.is_running)
+    assert (tmp_path / "out" / "report.html").exists()
     assert (tmp_path / "out" / "cells.csv").exists(), widget.run_bar.said.text()
     tree = widget.table
     assert [tree.topLevelItem(k).text(0) for k in range(3)] == ["a", "b", "all"]
@@ -50,7 +53,8 @@ def test_a_folder_is_counted_sample_by_sample_and_an_image_opened_with_its_cells
     tree.itemActivated.emit(sample.child(2), 0)
     assert [layer.name for layer in viewer.layers] == [name, f"{name} cells"]
     assert len(viewer.layers[1].data) == (cells["image"] == name).sum()
-    viewer.screenshot(path=str(artifacts / "batch.png"), canvas_only=False)
+    assert sample.child(2).text(0) == name.split("/")[-1]
+    shoot(viewer, "batch")
     assert free_output(smears).name == f"{smears.name}-differential"
 
 
@@ -90,14 +94,14 @@ def test_a_folder_without_journals_is_left_to_the_core(tmp_path: Path) -> None:
     assert folder_data(tmp_path) == tmp_path
 
 
-def test_train_on_the_open_layers_shows_curves_and_offers_the_model_everywhere(
-    make_napari_viewer: Any, wait_for: Any, qtbot: Any, artifacts: Path, tmp_path: Path, make_review: Any
-) -> None:
+@pytest.fixture
+def reviewed_viewer(make_napari_viewer: Any, make_review: Any) -> Any:
+    """A viewer with six drawn fields of five cells, each cell named and looked at."""
     from napari_bloodcells.napari.cell_shapes import cell_layer_data
     from napari_bloodcells.synthetic import SmearSettings, draw_smear
 
     viewer = make_napari_viewer(show=True)
-    viewer.window.resize(1500, 900)
+    viewer.window.resize(1500, 950)
     kinds = ("neutrophil", "lymphocyte", "eosinophil", "monocyte", "basophil")
     for seed in range(6):
         smear = draw_smear(seed, SmearSettings(cells=kinds, width=500, height=400))
@@ -107,12 +111,26 @@ def test_train_on_the_open_layers_shows_curves_and_offers_the_model_everywhere(
         data, keywords = cell_layer_data(review, f"cells {seed}", False, image)
         viewer.add_shapes(data, **keywords)
     assert len(open_layers_data(viewer.layers)) == 30
+    return viewer
+
+
+def open_train(viewer: Any, output: Path) -> TrainWidget:
+    """The widget, docked, with a place for its result."""
     _, widget = viewer.window.add_plugin_dock_widget("napari-bloodcells", "Train")
     assert isinstance(widget, TrainWidget)
+    widget.output.choose(output)
+    return widget
+
+
+def test_train_on_the_open_layers_shows_curves_and_offers_the_model(
+    reviewed_viewer: Any, wait_for: Any, qtbot: Any, shoot: Any, tmp_path: Path
+) -> None:
+    widget = open_train(reviewed_viewer, tmp_path / "mine")
     widget.method.setCurrentIndex(widget.method.findData("cnn3"))
     assert not widget.model.isEnabled()
+    assert not widget.curves.isHidden()
+    chosen = widget.model.name
     widget.epochs.setValue(2)
-    widget.output.choose(tmp_path / "mine")
     qtbot.mouseClick(widget.run_bar.run, Qt.MouseButton.LeftButton)
     wait_for(lambda: not widget.task.is_running, 300_000)
     assert (tmp_path / "mine" / "model.json").exists(), widget.run_bar.said.text()
@@ -120,9 +138,34 @@ def test_train_on_the_open_layers_shows_curves_and_offers_the_model_everywhere(
     assert len(widget.curves.steps["val_loss"]) == 2
     assert np.isfinite([v for _, v in widget.curves.steps["loss"]]).all()
     assert str(tmp_path / "mine") in catalog.model_names()
-    assert widget.model.name == str(tmp_path / "mine")
+    assert widget.model.combo.findData(str(tmp_path / "mine")) >= 0
+    assert widget.model.name == chosen
     qtbot.wait(600)
-    viewer.screenshot(path=str(artifacts / "train.png"), canvas_only=False)
+    shoot(reviewed_viewer, "train")
+
+
+def test_calibrate_on_the_open_layers_gives_a_model_that_the_next_count_can_use_at_once(
+    reviewed_viewer: Any, tiny_model: Path, wait_for: Any, count: Any, qtbot: Any, shoot: Any, tmp_path: Path
+) -> None:
+    _, counting = reviewed_viewer.window.add_plugin_dock_widget("napari-bloodcells", "Differential count")
+    widget = open_train(reviewed_viewer, tmp_path / "my microscope")
+    assert widget.method.currentData() == CALIBRATE
+    assert widget.curves.isHidden()
+    widget.model.refresh(str(tiny_model))
+    before = counting.form.model.name
+    qtbot.mouseClick(widget.run_bar.run, Qt.MouseButton.LeftButton)
+    wait_for(lambda: not widget.task.is_running, 300_000)
+    said = widget.run_bar.said.text()
+    assert "before it was" in said, said
+    assert counting.form.model.name == before  # offered, not forced on anybody
+    counting.form.model.combo.setCurrentIndex(counting.form.model.combo.findText("my microscope"))
+    counting.form.choose_image(reviewed_viewer.layers["field 3"])
+    counting.form.boxes.setCurrentIndex(counting.form.boxes.findData("classical"))
+    review = count(counting)
+    assert counting.form.model.name == str(tmp_path / "my microscope")
+    assert review.info["model"]["sha256"] == read_info(tmp_path / "my microscope").sha256
+    assert sum(cell.reviewed for cell in review.cells) == 5
+    shoot(reviewed_viewer, "calibrated")
 
 
 def test_calibrate_is_the_first_choice_and_every_recipe_can_be_trained(make_napari_viewer: Any) -> None:

@@ -65,7 +65,7 @@ def test_run_that_is_pressed_while_cells_are_being_placed_starts_afterwards(
 
 
 def test_image_a_then_b_then_a_again_each_keeps_its_own_cells(
-    open_widget: Any, field_image: np.ndarray, count: Any, shoot: Any
+    open_widget: Any, field_image: np.ndarray, count: Any, shoot: Any, wait_for: Any
 ) -> None:
     viewer, widget = open_widget(field_image)
     other = viewer.add_image(field_image[:, ::-1].copy(), rgb=True, name="other")
@@ -77,6 +77,7 @@ def test_image_a_then_b_then_a_again_each_keeps_its_own_cells(
         assert viewer.layers.selection.active.name == f"{name} cells"
     assert [layer.name for layer in viewer.layers] == ["smear", "other", "smear cells", "other cells"]
     viewer.layers.selection.active = viewer.layers["smear cells"]
+    wait_for(lambda: widget.cells is not None and not widget.turns.are_going)
     shoot(viewer, "two_images", widget)
     assert widget.cells.fields.layer != other
     assert widget.cells.review.images == ("smear",)

@@ -5,13 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QCheckBox, QComboBox, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_bloodcells.core.errors import BloodcellsError, Cancelled
 from napari_bloodcells.napari import preferences
 from napari_bloodcells.napari.batch_table import BatchTable
 from napari_bloodcells.napari.cell_shapes import cell_layer_data
-from napari_bloodcells.napari.count_form import BOXES, DEVICES, MARGINS, WIDTH, ModelChoice, combo_of, form_of
+from napari_bloodcells.napari.count_form import (
+    BOXES,
+    DEVICES,
+    MARGINS,
+    WIDTH,
+    ModelChoice,
+    combo_of,
+    form_of,
+    scale_choice,
+)
 from napari_bloodcells.napari.fields import METADATA
 from napari_bloodcells.napari.folder_choice import FolderChoice
 from napari_bloodcells.napari.quiet_import import load_torch
@@ -58,9 +67,14 @@ class BatchWidget(QWidget):
         self.boxes: QComboBox = combo_of(BOXES, chosen.boxes, "Where the frames around the cells are from.")
         self.device: QComboBox = combo_of(DEVICES, chosen.device, "Which processor computes.")
         self.format: QComboBox = combo_of(FORMATS, "csv", "As what the tables are written.")
-        self.recursive = QCheckBox("look into folders inside")
+        self.recursive = QCheckBox("folders inside too")
         self.recursive.setChecked(True)
         self.recursive.setToolTip("Also count the photographs of folders inside this one; each folder is a sample.")
+        self.scale = scale_choice()
+        self.report = QCheckBox("write a report")
+        self.report.setToolTip("Also write report.html: a page per sample with its differential and every cell.")
+        self.anonymous = QCheckBox("no file names")
+        self.anonymous.setToolTip("Numbers instead of the names of files and samples in all results.")
         self.run_bar = RunBar(self.task, "Count the folder", "Count every photograph of the folder.")
         self.go_on_button = QPushButton("Go on")
         self.go_on_button.setToolTip("Go on with the run that was stopped: what was counted is not counted again.")
@@ -72,10 +86,14 @@ class BatchWidget(QWidget):
             ("&Results", self.output),
             ("&Model", self.model),
             ("&Cells", self.boxes),
+            ("&Scale", self.scale),
             ("&Device", self.device),
             ("&Tables", self.format),
-            ("", self.recursive),
         )
+        checks = QHBoxLayout()
+        for check in (self.recursive, self.report, self.anonymous):
+            checks.addWidget(check)
+        form.addRow(checks)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(*MARGINS)
         layout.addLayout(form)
@@ -101,24 +119,38 @@ class BatchWidget(QWidget):
         model, boxes, device = self.model.name, self.boxes.currentData(), self.device.currentData()
         kind, recursive = self.format.currentData(), self.recursive.isChecked()
         threshold = None if self.threshold < 0 else self.threshold
+        scale, report, anonymous = self.scale.value() or None, self.report.isChecked(), self.anonymous.isChecked()
 
         def work(progress: ThreadProgress) -> CountResult:
             load_torch()
             from napari_bloodcells import count
             from napari_bloodcells.core.count import CountOptions
 
-            options = CountOptions(output=output, resume=resume, recursive=recursive, threshold=threshold, format=kind)
-            return count(folder, model, boxes, device, progress, options)
+            options = CountOptions(
+                output=output,
+                resume=resume,
+                recursive=recursive,
+                threshold=threshold,
+                format=kind,
+                um_per_pixel=scale,
+                anonymous=anonymous,
+            )
+            result = count(folder, model, boxes, device, progress, options)
+            if report:
+                from napari_bloodcells.core.report import write_reports
+
+                write_reports(result, output, images=result.files)
+            return result
 
         self.go_on_button.setEnabled(False)
         self.task.start(work, f"Counting {folder.name}")
 
     def open_image(self, name: str) -> None:
         """Open an image of the result with its cells."""
-        if self.result is None or self.result.root is None:
+        if self.result is None or name not in self.result.files:
             return
         try:
-            data, keywords, _ = image_layer([self.result.root / name], [name], name)
+            data, keywords, _ = image_layer([Path(self.result.files[name])], [name], name)
         except BloodcellsError as error:
             report_error(error, f"Opening {name}")
             return

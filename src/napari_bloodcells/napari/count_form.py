@@ -61,7 +61,7 @@ class ModelChoice(QWidget):
         row.addWidget(self.combo, 1)
         row.addWidget(browse)
         self.refresh(name)
-        catalog.events.offered.connect(self.refresh)
+        catalog.events.offered.connect(self._on_offered)
 
     @property
     def name(self) -> str:
@@ -70,8 +70,6 @@ class ModelChoice(QWidget):
 
     def refresh(self, choose: str = "") -> None:
         """List the models anew, and choose one."""
-        if not isalive(self.combo):  # the list of models outlives a widget that Qt has deleted
-            return
         choose = choose or self.name
         self.combo.clear()
         for name in dict.fromkeys([*catalog.model_names(), choose]):
@@ -82,6 +80,12 @@ class ModelChoice(QWidget):
         folder = QFileDialog.getExistingDirectory(self, "Folder of a model")
         if folder:
             catalog.offer(folder)
+            self.refresh(folder)
+
+    def _on_offered(self, _: str) -> None:
+        """A new model can be chosen; what is chosen stays, so that no count changes its model unasked."""
+        if isalive(self.combo):  # the list of models outlives a widget that Qt has deleted
+            self.refresh()
 
 
 class CountForm(QWidget):
@@ -103,15 +107,7 @@ class CountForm(QWidget):
         self.model = ModelChoice(chosen.model)
         self.boxes = combo_of(BOXES, chosen.boxes, "Where the frames around the cells are from.")
         self.device = combo_of(DEVICES, chosen.device, "Which processor computes; the line below says what there is.")
-        self.scale = QDoubleSpinBox()
-        self.scale.setRange(0.0, 2.0)
-        self.scale.setDecimals(4)
-        self.scale.setSingleStep(0.01)
-        self.scale.setSpecialValueText("measured")
-        self.scale.setSuffix(" \u00b5m per pixel")
-        self.scale.setToolTip(
-            "How many micrometers a pixel covers, where you know it; 0 has it measured by the red cells (7.5 um)."
-        )
+        self.scale = scale_choice()
         self.threshold = chosen.threshold
         self.device_text = QLabel()
         self.device_text.setWordWrap(True)
@@ -171,6 +167,20 @@ class CountForm(QWidget):
         threshold = None if self.threshold < 0 else self.threshold
         scale = self.scale.value() or None
         return CountRequest(self.model.name, self.boxes.currentData(), self.device.currentData(), threshold, scale)
+
+
+def scale_choice() -> QDoubleSpinBox:
+    """How many micrometers a pixel covers; 0 where it shall be measured."""
+    scale = QDoubleSpinBox()
+    scale.setRange(0.0, 2.0)
+    scale.setDecimals(4)
+    scale.setSingleStep(0.01)
+    scale.setSpecialValueText("measured")
+    scale.setSuffix(" \u00b5m per pixel")
+    scale.setToolTip(
+        "How many micrometers a pixel covers, where you know it; 0 has it measured by the red cells (7.5 \u00b5m)."
+    )
+    return scale
 
 
 def form_of(*rows: tuple[str, QWidget]) -> QFormLayout:

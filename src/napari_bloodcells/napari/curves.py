@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtGui import QPalette
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
@@ -22,6 +22,10 @@ class Curves(QWidget):
         from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
         from matplotlib.figure import Figure
 
+        self._timer = QTimer(self)
+        self._timer.setInterval(_REDRAW_MS)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self.draw)
         self.steps: dict[str, list[tuple[float, float]]] = {}
         self._count = 0
         self.figure = Figure(figsize=(4, 3.2), layout="constrained")
@@ -32,10 +36,6 @@ class Curves(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.canvas)
-        self._timer = QTimer(self)
-        self._timer.setInterval(_REDRAW_MS)
-        self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self.draw)
 
     def clear(self) -> None:
         """Forget all points."""
@@ -52,8 +52,15 @@ class Curves(QWidget):
         if news and not self._timer.isActive():
             self._timer.start()
 
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() in (QEvent.Type.PaletteChange, QEvent.Type.StyleChange):  # another theme
+            self._timer.start()
+
     def draw(self) -> None:
         """Draw all points."""
+        from matplotlib.ticker import MaxNLocator
+
         palette = self.palette()
         ground, ink = (palette.color(role).name() for role in (QPalette.ColorRole.Window, QPalette.ColorRole.Text))
         self.figure.set_facecolor(ground)
@@ -61,6 +68,7 @@ class Curves(QWidget):
             axis.clear()
             axis.set_facecolor(ground)
             axis.set_ylabel(name, color=ink)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.tick_params(colors=ink, labelsize=8)
             for spine in axis.spines.values():
                 spine.set_color(ink)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QFocusEvent
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_bloodcells.napari import preferences
@@ -58,7 +59,7 @@ class ReviewPanel(QWidget):
         self._layout.addWidget(self.table)
         self._layout.addLayout(row)
         self._layout.addWidget(self._hint, 1)
-        self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)  # a click on a button leads the keys to the gallery
+        self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
         self._tell_history()
 
     def clear(self) -> None:
@@ -67,7 +68,6 @@ class ReviewPanel(QWidget):
             self.cells.review.changed.disconnect(self._tell_history, missing_ok=True)
         self.cells = None
         self.table.show_review(None)
-        self.setFocusProxy(None)
         if self.gallery is not None:
             self.gallery.close_review()
         for panel in (self.gallery, self.class_bar):
@@ -97,14 +97,19 @@ class ReviewPanel(QWidget):
         if self.cells is not cells:  # closed meanwhile
             return
         self._hint.hide()
-        self.setFocusProxy(gallery.view)
+        self._layout.addWidget(class_bar)
+        self._layout.addWidget(gallery, 1)
         stops = [self.report, *class_bar.buttons.values(), gallery.which, gallery.confidence, gallery.view]
         for before, after in pairwise(stops):
             QWidget.setTabOrder(before, after)
-        self._layout.addWidget(class_bar)
-        self._layout.addWidget(gallery, 1)
         cells.review.changed.connect(self._tell_history)
         self._tell_history()
+
+    def focusInEvent(self, event: QFocusEvent) -> None:
+        """A click on a class, on Undo or beside leads the keys to the gallery (a proxy would part the tab order)."""
+        super().focusInEvent(event)
+        if self.gallery is not None:
+            self.gallery.view.setFocus()
 
     def _tell_history(self, *_: object) -> None:
         """What undo and redo would do stands in their tooltips; they are grey where there is nothing."""

@@ -86,6 +86,7 @@ class TrainWidget(QWidget):
         layout.addWidget(self.run_bar)
         layout.addWidget(self.found)
         layout.addWidget(self.curves, 1)
+        layout.addStretch()
         self.setMinimumWidth(WIDTH)
         self.source.currentIndexChanged.connect(self._adapt)
         self.method.currentIndexChanged.connect(self._adapt)
@@ -139,6 +140,7 @@ class TrainWidget(QWidget):
         calibrating = self.method.currentData() == CALIBRATE
         self.model.setEnabled(calibrating)
         self.epochs.setEnabled(not calibrating)
+        self.curves.setVisible(not calibrating)  # the last layer is fitted in one go: there is no curve
 
     def _told(self, standing: Standing, news: list[Standing]) -> None:
         self.curves.add(news)
