@@ -169,6 +169,37 @@ def test_the_head_says_how_many_cells_a_person_saw_and_who(opened: Any, run: Any
     assert fact.text == f"2 of {len(run.cells)} cells (Dr. A)"
 
 
+@pytest.mark.parametrize(("order", "sign"), [("low", 1), ("high", -1)])
+def test_the_gallery_is_sorted_by_confidence(opened: Any, order: str, sign: int) -> None:
+    opened.find_element("css selector", f"#sort option[value={order}]").click()
+    shown = opened.execute_script(
+        "return bloodcells.gallery.groups.map((g) => g.order.map((i) => bloodcells.store.cells.confidence[i]))"
+    )
+    assert max(map(len, shown)) > 3
+    for group in shown:
+        assert group == sorted(group, key=lambda value: sign * value)
+
+
+def test_hovering_shows_the_probabilities_and_a_click_the_cell_in_its_field(opened: Any, run: Any) -> None:
+    from selenium.webdriver import ActionChains
+
+    tile = _tile(opened, "neutrophil")
+    number = int(tile.get_attribute("data-i"))
+    ActionChains(opened).move_to_element(tile).perform()
+    card = opened.find_element("css selector", "#hover")
+    assert card.is_displayed()
+    for name in run.scheme.names:
+        assert f"{name}\n{100 * run.cells[f'p_{name}'][number]:.1f} %" in card.text
+    tile.click()
+    x_min, y_min, x_max, y_max = run.cells.loc[number, ["x_min", "y_min", "x_max", "y_max"]]
+    box = opened.find_element("css selector", "#inspector .view rect.on")
+    drawn = [float(box.get_attribute(name)) for name in ("x", "y", "width", "height")]
+    assert drawn == pytest.approx([x_min, y_min, x_max - x_min, y_max - y_min], abs=0.02)
+    assert opened.find_element("css selector", "#inspector .view img").get_attribute("naturalWidth") != "0"
+    others = opened.find_elements("css selector", "#inspector .view rect:not(.on):not(.halo)")
+    assert len(others) == (run.cells["image"] == run.cells["image"][number]).sum() - 1
+
+
 def test_a_cell_called_not_a_wbc_leaves_the_hundred_percent(opened: Any) -> None:
     before = _counts(opened)
     _tile(opened, "lymphocyte").click()
