@@ -154,8 +154,8 @@ def change_json(folder: Path, **changes: Any) -> None:
 
 
 def change_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], object], rehash: bool = True) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    change(tensors)
+    tensors = {name: tensor.clone() for name, tensor in load_file(folder / "model.safetensors").items()}
+    change(tensors)  # clones, as the file that they may be mapped from is written over
     save_file(tensors, folder / "model.safetensors")
     if rehash:
         change_json(folder, sha256=hash_tensors(tensors))
