@@ -148,6 +148,7 @@ def shoot(artifacts: Path, qtbot: Any, wait_for: Callable[..., None]) -> Callabl
     def shot(viewer: Any, name: str, widget: Any = None) -> np.ndarray:
         qtbot.wait(300)
         if widget is not None and widget.gallery is not None:
+            widget.gallery.view.viewport().repaint()  # what comes into view is asked for when it is painted
             wait_for(lambda: widget.gallery.model.thumbnails.are_made)
         seen = viewer.screenshot(path=str(artifacts / f"{name}.png"), canvas_only=False)
         if len(viewer.layers):

@@ -64,7 +64,7 @@ def test_a_large_multiscale_image_is_counted_at_full_resolution_by_tiles(
     assert len(tiled) == 60
     for cell in whole:
         best = max(tiled, key=lambda other: overlap(cell.box, other.box))
-        assert overlap(cell.box, best.box) > 0.9
+        assert overlap(cell.box, best.box) > 0.8
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float32", "uint16"])

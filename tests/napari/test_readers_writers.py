@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Layer
+from qtpy.QtCore import Qt
 
 from napari_bloodcells import read_voc
 from napari_bloodcells.core.cellstable import read_cells, write_cells
@@ -68,6 +69,34 @@ def test_a_former_count_comes_back_with_its_images_and_every_correction(smear_fo
     assert [repr(c) for c in back.cells] == [repr(c) for c in review.cells]
     assert [box_of(s) for s in shapes.data] == [c.box for c in review.cells]
     assert [int(s[0, 0]) for s in shapes.data] == [c.image for c in review.cells]
+
+
+@pytest.mark.gui
+def test_a_former_count_opened_in_the_window_is_the_same_review_and_digits_delete_nothing(
+    smear_folder: tuple[Path, Any], make_napari_viewer: Any, wait_for: Any, press: Any, shoot: Any
+) -> None:
+    folder, review = smear_folder
+    viewer = make_napari_viewer(show=True)
+    _, widget = viewer.window.add_plugin_dock_widget("napari-bloodcells", "Differential count")
+    viewer.open(str(folder.with_name("smears-differential") / "cells.csv"), plugin="napari-bloodcells")
+    wait_for(lambda: widget.cells is not None and not widget.turns.are_going)
+    shown = widget.cells.review
+    assert [repr(c) for c in shown.cells] == [repr(c) for c in review.cells]
+    shown.select([1])
+    press(viewer, *(getattr(Qt.Key, f"Key_{digit}") for digit in range(10)))
+    assert widget.cells.layer.nshapes == len(review.cells)
+    assert str(widget.cells.layer.mode) == "select"
+    assert "Keys: " in widget.run_bar.said.text()
+    shoot(viewer, "former_count", widget)
+
+
+@pytest.mark.data
+@pytest.mark.gui
+def test_a_bccd_annotation_is_seen_in_the_window(shared_data: Path, make_napari_viewer: Any, shoot: Any) -> None:
+    viewer = make_napari_viewer(show=True)
+    viewer.open(str(shared_data / "bccd" / "Annotations" / "BloodImage_00000.xml"), plugin="napari-bloodcells")
+    assert [layer.name for layer in viewer.layers] == ["BloodImage_00000.jpg", "BloodImage_00000.jpg cells"]
+    shoot(viewer, "bccd_annotation")
 
 
 def test_a_count_whose_images_are_gone_still_shows_its_boxes(smear_folder: tuple[Path, Any]) -> None:

@@ -8,14 +8,12 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QWidget
 
 from napari_bloodcells.core.differential import WHOLE_FOLDER, differentials, sample_of
-from napari_bloodcells.napari.class_bar import swatch
-from napari_bloodcells.napari.palette import class_color
 
 if TYPE_CHECKING:
     from napari_bloodcells.core.count import CountResult
 
 _FIGURES = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-_FIRST_WIDTH = 150
+_FIRST_WIDTH = 170
 IMAGE_ROLE = int(Qt.ItemDataRole.UserRole) + 1
 
 
@@ -35,6 +33,7 @@ class BatchTable(QTreeWidget):
         self.setColumnCount(2)
         self.setHeaderLabels(["sample", "n"])
         self.setUniformRowHeights(True)
+        self.setIndentation(12)
         self.setStyleSheet("QTreeView::item { padding: 3px 4px; }")
         self.setAccessibleName("Differential of each sample")
         self.setToolTip(
@@ -49,8 +48,6 @@ class BatchTable(QTreeWidget):
         names = [c.name for c in result.scheme.classes if c.kind == "wbc"]
         self.setColumnCount(3 + len(names))
         self.setHeaderLabels(["sample", "n", *names, "unidentified"])
-        for column, name in enumerate(names, start=2):
-            self.headerItem().setIcon(column, swatch(class_color(result.scheme, name)))
         for column in range(1, self.columnCount()):
             self.headerItem().setTextAlignment(column, _FIGURES)
         header = self.header()

@@ -175,6 +175,7 @@ def _count_tiles(
 
     if request.boxes in ("xml", "whole"):
         raise UsageError(f"{fields.layer.name}: is too large for this; have the cells found.")
+    boxes = "classical" if request.boxes == "classical" else "find"
     tables, images, result = [], [], None
     for index, name in enumerate(fields.names):
         tiles = tile_image(fields, index)
@@ -182,7 +183,7 @@ def _count_tiles(
         parts, bad = [], []
         for first in range(0, len(tiles), TILES_AT_ONCE):
             sources = {tile.name: tile.read() for tile in tiles[first : first + TILES_AT_ONCE]}
-            result = count(sources, model, "find", request.device, Stoppable(progress), _options(request))
+            result = count(sources, model, boxes, request.device, Stoppable(progress), _options(request))
             progress.advance(f"tiles of {name}", len(sources))
             parts.append(result.cells)
             bad += [s for s in result.images["status"] if s != OK]

@@ -25,7 +25,7 @@ FEW = 60
 """Up to so many shapes the Shapes layer carries the names."""
 NAMED = 40
 """Of more cells, so many uncertain ones are named beside the selected."""
-SIZE = 11
+SIZE = 9
 
 
 class CellNames:

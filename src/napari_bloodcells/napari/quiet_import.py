@@ -3,8 +3,8 @@
 ``import torch`` holds Python's lock for long stretches: while the system maps half a gigabyte of libraries, and while
 the garbage collector walks the hundred thousand objects that an import makes.  So the libraries are mapped first
 through the C library's own ``dlopen`` (a foreign call, which lets the lock go), and the collector rests during the
-import.  The longest stop of the window while torch was loaded and twelve fields counted was 120 ms, on two cores that
-twelve processes shared (``python -m benchmarks.napari_stall``).
+import.  The longest turn of the window while torch was loaded and twelve fields counted was 142 ms of this program's
+own time, on two cores at a load of 16 (``python -m benchmarks.napari_stall``).
 """
 
 from __future__ import annotations

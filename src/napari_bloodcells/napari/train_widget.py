@@ -53,7 +53,7 @@ class TrainWidget(QWidget):
             "A folder with reviews that this plugin kept (.bloodcells.jsonl), or with one folder per class.",
         )
         self.method = QComboBox()
-        self.method.addItem("calibrate: fit the model to my microscope (5 to 100 cells)", CALIBRATE)
+        self.method.addItem("calibrate to my microscope (5 to 100 cells)", CALIBRATE)
         for name in recipe_names():
             self.method.addItem(f"train {name} from the start", name)
         self.method.setToolTip(
