@@ -34,6 +34,7 @@ MOST = 60
 WORTH = 40
 """A source with fewer held-out cells makes no slides of its own."""
 LEFT_OUT = "left out"
+TOGETHER = "taken together"
 
 
 def cases(calls: Calls, model: str, how: Simulation) -> list[Coverage]:
@@ -64,7 +65,7 @@ def cases(calls: Calls, model: str, how: Simulation) -> list[Coverage]:
         if len(cells.truth) >= WORTH:
             others = _others(calls, source, sources, n)
             run(f"{LEFT_OUT}, {source}", others, cells, few)
-            run(f"{LEFT_OUT}, {source}, taken together", others.sum(0), cells, few)
+            run(f"{LEFT_OUT}, {source}, {TOGETHER}", others.sum(0), cells, few)
     return lines
 
 
@@ -100,6 +101,16 @@ def markdown(lines: Sequence[Coverage], calls: Calls, model: str, how: Simulatio
         name = f"**{c.name}**" if c.name == ALL else c.name
         bias = f"{c.naive_bias:+.2f} | {c.corrected_bias:+.2f}"
         text.append(f"| {c.case} | {name} | {c.intervals:,} | {held} | {width} | {bias} |")
+    for together in (False, True):
+        part = [c for c in lines if c.case.startswith(LEFT_OUT) and c.name == ALL and (TOGETHER in c.case) == together]
+        if part:
+            case = f"{LEFT_OUT}, mean of {len(part)} sources" + (f", {TOGETHER}" if together else "")
+            held = [100 * float(np.mean([getattr(c, of) for c in part])) for of in ("naive", "corrected")]
+            width = [float(np.mean([getattr(c, of) for c in part])) for of in ("naive_width", "corrected_width")]
+            text.append(
+                f"| {case} | **{ALL}** | {sum(c.intervals for c in part):,} | {held[0]:.1f} % | {held[1]:.1f} % | "
+                f"{width[0]:.1f} | {width[1]:.1f} | | |"
+            )
     return "\n".join(text) + "\n"
 
 
