@@ -22,7 +22,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -243,11 +243,13 @@ def _in_place_of(module: ModuleType, fresh: ModuleType) -> Iterator[None]:
         sys.modules[module.__name__] = module
 
 
-def study(name: str, every: int) -> tuple[int, int]:
+def study(name: str, every: int, only: Sequence[int] = ()) -> tuple[int, int]:
     """Killed and all mutants of one module; prints the survivors."""
     started = time.monotonic()
     path = ROOT / "src" / "napari_bloodcells" / "core" / f"{name}.py"
     numbered = islice(enumerate(mutants(path.read_text(encoding="utf-8"))), 0, None, every)
+    if only:
+        numbered = (pair for pair in numbered if pair[0] in only)
     trial = Trial(importlib.import_module(f"{PACKAGE}.{name}"), numbered)
     with tempfile.TemporaryDirectory() as scratch:
         tests = [str(ROOT / "tests" / test) for test in TESTS[name]]
@@ -265,13 +267,14 @@ def main() -> int:
     """Run the study of the named modules."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("modules", nargs="*", choices=[[], *TESTS], default=list(TESTS))
+    parser.add_argument("--only", type=int, nargs="+", default=(), help="the numbers of some mutants")
     parser.add_argument("--every", type=int, default=1, help="only one of so many, for a quick look")
     options = parser.parse_args()
     os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_NUM_THREADS": "1"}
     for name in PRELOADED:
         importlib.import_module(name)
     sys.modules["torch"].set_num_threads(1)
-    totals = [study(module, options.every) for module in options.modules]
+    totals = [study(module, options.every, options.only) for module in options.modules]
     print(f"in all {sum(killed for killed, _ in totals)} of {sum(n for _, n in totals)} killed")
     return 0
 
