@@ -122,13 +122,18 @@ def make_bundle(
     shares = (logits / (temperature * (distance / doubt_from).clamp_min(1) ** slope)[:, None]).softmax(1).numpy()
     right = shares.argmax(1) == truth
     scores = score(truth, shares, scheme.names, cells.groups[held].tolist())
+    least = round(min(0.5, float(np.quantile(shares.max(1)[right], 1 - _KEPT))), 3)
+    limit = round(_FAR * float(np.quantile(distance.numpy()[right], 0.99)), 4)
+    known = (shares.max(1) >= least) & (distance.numpy() <= limit)
     update = {
         "temperature": temperature,
-        "min_confidence": round(min(0.5, float(np.quantile(shares.max(1)[right], 1 - _KEPT))), 3),
-        "max_distance": round(_FAR * float(np.quantile(distance.numpy()[right], 0.99)), 4),
+        "min_confidence": least,
+        "max_distance": limit,
         "doubt": Doubt(distance=round(doubt_from, 4), slope=slope) if slope else None,
         "confusion": tuple(tuple(int(v) for v in row) for row in scores.confusion),
-        "confusions": count_confusions(cells.sources[held], truth, shares.argmax(1), len(scheme.names)),
+        "confusions": count_confusions(
+            cells.sources[held][known], truth[known], shares.argmax(1)[known], len(scheme.names)
+        ),
         "metrics": scores.metrics,
     }
     return Bundle(module, info.model_copy(update=update), space, scores, doubt_from)

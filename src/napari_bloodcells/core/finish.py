@@ -50,13 +50,17 @@ def finish_bundle(
     shares = (logits / temperature).softmax(1).numpy()
     scores = score(truth, shares, scheme.names, trainer.validation.groups.tolist())
     limit = None
+    known = shares.max(1) >= recipe.min_confidence
     if recipe.max_distance:
-        limit = round(recipe.max_distance * float(np.quantile(space.distance(features).numpy(), 0.99)), 4)
+        distance = space.distance(features).numpy()
+        limit = round(recipe.max_distance * float(np.quantile(distance, 0.99)), 4)
+        known &= distance <= limit
+    sources = trainer.validation.sources[known]
     update = {
         "temperature": temperature,
         "max_distance": limit,
         "confusion": tuple(tuple(int(v) for v in row) for row in scores.confusion),
-        "confusions": count_confusions(trainer.validation.sources, truth, shares.argmax(1), len(scheme.names)),
+        "confusions": count_confusions(sources, truth[known], shares.argmax(1)[known], len(scheme.names)),
         "metrics": scores.metrics,
     }
     return module, info.model_copy(update=update), scores, space

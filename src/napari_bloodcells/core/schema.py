@@ -114,7 +114,7 @@ class BundleInfo(_Record):
     min_confidence : a cell whose highest probability is lower is unidentified; 0 to 1, 0 for never
     max_distance : a cell farther from the training cells (``Prediction.distance``) is unidentified; None for never
     confusion : counts of the validation cells, true class by row; None where there was no validation
-    confusions : the same by source, where validation cells of several microscopes tell how far these differ
+    confusions : the same by source, without the cells that the limits above leave unidentified: what a count meets
     training, metrics : what it learned from, and how well
     n_parameters, macs : Keras's way of counting; multiply-accumulates of one cell
     sha256 : of the tensors (names, types, shapes and bytes); set by ``save_bundle``

@@ -156,4 +156,4 @@ def test_the_validation_cells_of_a_model_are_taken_by_source_where_it_has_severa
     several = confusion_of(S(confusion=matrix, confusions={"a": matrix, "b": matrix}))
     assert alone is not None
     assert several is not None
-    assert (alone.shape, several.shape) == ((2, 2), (2, 2, 2))
+    assert (alone.shape, several.shape) == ((1, 2, 2), (2, 2, 2))

@@ -83,9 +83,9 @@ def from_result(result: Any, images: Loader | Mapping[str, Any] | Path | None = 
 
 
 def confusion_of(model: Any) -> NDArray[np.int64] | None:
-    """The validation cells of a model as ``correct`` takes them: by source where it has several, (S, C, C)."""
+    """The validation cells of a model as ``correct`` takes them: by source where it tells them, (S, C, C)."""
     whole, by_source = getattr(model, "confusion", None), getattr(model, "confusions", None) or {}
-    if len(by_source) > 1:
+    if by_source:
         return np.asarray(list(by_source.values()), np.int64)
     return None if whole is None else np.asarray(whole, np.int64)
 
