@@ -22,7 +22,7 @@ def count(
         list[str],
         typer.Argument(
             metavar="FOLDER|FILES...",
-            help="A folder of images, image files, or an address (s3://..., https://...).",
+            help="A folder of images or slides, image files, or an address (s3://..., https://...).",
             show_default=False,
         ),
     ],
@@ -43,7 +43,12 @@ def count(
         bool, typer.Option("--report", help="Also write report.html, a page per sample.", rich_help_panel=_RESULT)
     ] = False,
     overlay: Annotated[
-        bool, typer.Option("--overlay", help="Also write each image with its cells drawn.", rich_help_panel=_RESULT)
+        bool,
+        typer.Option(
+            "--overlay",
+            help="Also write each image with its cells drawn, each slide with the area counted.",
+            rich_help_panel=_RESULT,
+        ),
     ] = False,
     wbc: Annotated[
         float | None,
@@ -64,7 +69,20 @@ def count(
         float | None,
         typer.Option(help="A found box less sure than this is left out (0 to 1).", rich_help_panel=_LIMITS),
     ] = None,
-    max_pixels: Annotated[int, typer.Option(help="Larger images are refused.", rich_help_panel=_LIMITS)] = 150_000_000,
+    cells_wanted: Annotated[
+        int | None,
+        typer.Option(
+            "--cells-wanted",
+            min=1,
+            help="Of each whole slide count until so many white cells are found (200, say), the best fields of the "
+            "monolayer first  [default: the whole monolayer]",
+            rich_help_panel=_LIMITS,
+            show_default=False,
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int, typer.Option(help="Larger images are refused (but for slides).", rich_help_panel=_LIMITS)
+    ] = 150_000_000,
     batch_size: Annotated[
         int | None,
         typer.Option(min=1, help="Images counted together; results do not depend on it.", rich_help_panel=_SPEED),
@@ -113,9 +131,10 @@ def count(
         find_threshold=find_threshold,
         um_per_pixel=um_per_pixel,
         max_pixels=max_pixels,
+        cells_wanted=cells_wanted,
         anonymous=anonymous,
     )
-    with TerminalProgress({"counting": "Counting", "overlay": "Drawing"}) as progress:
+    with TerminalProgress({"counting": "Counting", "slide": "Slide", "overlay": "Drawing"}) as progress:
         try:
             result = count_images(inputs, model, boxes, device, progress, options)
         except Cancelled as stop:

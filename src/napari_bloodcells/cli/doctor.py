@@ -28,6 +28,7 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "cluster": (("distributed", "dask"), "counting on many machines (--cluster)"),
     "remote": (("fsspec",), "folders on S3, HTTP and other stores"),
     "fhir": (("fhir.resources",), "FHIR reports (--fhir)"),
+    "wsi": (("openslide",), "slides of scanners (.svs, .ndpi, .mrxs)"),
 }
 """Extra of ``pyproject.toml``: the modules that it brings, and what they are for."""
 QT = ("PyQt6", "PySide6", "PyQt5", "PySide2")

@@ -52,10 +52,13 @@ class TerminalProgress:
         print("Stopping ... (once more to end at once)", file=sys.stderr)
 
     def start(self, task: str, total: int | None) -> None:
-        """Show a bar for ``task``."""
+        """Show a bar for ``task``, or begin it anew."""
         if not sys.stderr.isatty():
             return
         bar = self._bar or self._open()
+        if task in self._tasks:
+            bar.reset(self._tasks[task], total=total, values="")
+            return
         self._tasks[task] = bar.add_task(self.words.get(task, task), total=total, values="")
 
     def advance(self, task: str, n: int = 1, **values: float) -> None:

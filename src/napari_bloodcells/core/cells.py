@@ -59,10 +59,34 @@ class CellRecord:
 
 
 @dataclass(frozen=True)
+class SlideArea:
+    """What of a whole slide was counted.
+
+    Attributes
+    ----------
+    field_side : int
+        Side of a field of the grid in pixels of the slide.
+    fields : tuple of str
+        The grid, row by row, one letter a field: ``#`` counted, ``o`` stained but no monolayer (or no longer wanted),
+        ``.`` empty.
+    counted_mm2, stained_mm2 : float
+    scale_from : str
+        Whence ``um_per_pixel`` is: ``given``, ``file`` or ``red cells``.
+    """
+
+    field_side: int
+    fields: tuple[str, ...]
+    counted_mm2: float
+    stained_mm2: float
+    scale_from: str
+
+
+@dataclass(frozen=True)
 class FieldRecord:
     """One image: ``status`` is ``ok`` or the error in words; the other fields say what was found on it.
 
-    ``n_rbc`` and ``n_platelets`` are None where nothing counts them; ``um_per_pixel`` where it is not known.
+    ``n_rbc`` and ``n_platelets`` are None where nothing counts them; ``um_per_pixel`` where it is not known; ``slide``
+    but for whole slides.
     """
 
     image: str
@@ -75,6 +99,7 @@ class FieldRecord:
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     cells: tuple[CellRecord, ...] = ()
+    slide: SlideArea | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -88,7 +113,9 @@ class FieldRecord:
             for cell in values["cells"]
         )
         texts = {name: tuple(values[name]) for name in ("problems", "warnings")}
-        return FieldRecord(**{**values, **texts, "cells": cells})
+        area = values.get("slide")
+        slide = None if area is None else SlideArea(**{**area, "fields": tuple(area["fields"])})
+        return FieldRecord(**{**values, **texts, "cells": cells, "slide": slide})
 
 
 @dataclass(frozen=True)
@@ -112,7 +139,7 @@ class Verdict:
 
 
 def cell_record(
-    box: NDArray[np.float32],
+    box: NDArray[np.floating[Any]],
     probabilities: NDArray[np.float32],
     distance: float,
     verdict: Verdict,

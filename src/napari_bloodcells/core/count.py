@@ -66,6 +66,8 @@ class CountOptions:
         Scale of the images, where it is known better than it can be measured.
     max_pixels : int
         Larger images are refused.
+    cells_wanted : int or None
+        Count each whole slide until so many white cells are found; None counts its whole monolayer.
     anonymous : bool
         Numbers instead of file names in all results.
     """
@@ -83,6 +85,7 @@ class CountOptions:
     find_threshold: float | None = None
     um_per_pixel: float | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
+    cells_wanted: int | None = None
     anonymous: bool = False
 
 
@@ -197,7 +200,7 @@ def count(
     if options.anonymous:
         listed = unnamed(listed)
     if not listed.jobs:
-        raise BloodcellsError(f"{paths_or_arrays}: no images there (JPEG, PNG, BMP, WebP, GIF or TIFF).")
+        raise BloodcellsError(f"{paths_or_arrays}: no images there (JPEG, PNG, BMP, WebP, GIF, TIFF or slides).")
     run = _Run(listed, setup, options, loaded, progress or Silent())
     if options.output is None:
         return run.in_memory()
@@ -213,6 +216,7 @@ def _setup(model: Any, boxes: Any, device: str, options: CountOptions) -> Counte
         find_threshold=options.find_threshold,
         um_per_pixel=options.um_per_pixel,
         max_pixels=options.max_pixels,
+        cells_wanted=options.cells_wanted,
     )
 
 
@@ -252,6 +256,7 @@ class _Run:
         """Count into a folder, shard by shard, and write the tables."""
         check_output(output, sources, self.options)
         with RunLock(output) as lock:
+            self.progress = _Renewing(self.progress, lock)
             check_output(output, sources, self.options)
             fingerprint = self._fingerprint()
             if self.options.resume and (finished := read_finished(output, fingerprint, self.options.format)):
@@ -266,7 +271,6 @@ class _Run:
                 self.progress.advance(TASK, ready)
             for shard, records, times in self._count(plan, missing):
                 store.write(shard, records)
-                lock.renew()
                 self._tell(records, times)
             result = self._result(store.records)
             result.run["fingerprint"] = fingerprint
@@ -318,9 +322,12 @@ class _Run:
         from napari_bloodcells.core.differential import differential_frame, differentials
 
         scheme = self.info.class_scheme
-        cells, images = cells_table(records(), scheme), images_table(records(), scheme)
+        slides: dict[str, Any] = {}
+        cells, images = cells_table(records(), scheme), images_table(_noting_slides(records(), slides), scheme)
         blocks = differential_frame(differentials(cells, scheme, images))
         run = self._run_info(int((images["status"] == OK).sum()), len(images), len(cells))
+        if slides:
+            run["slides"] = slides
         return CountResult(cells, images, blocks, run, self.info, self.listed.root, self._files())
 
     def _files(self) -> dict[str, str]:
@@ -355,6 +362,26 @@ class _Run:
             },
             "versions": versions(),
         }
+
+
+class _Renewing:
+    """Passes progress on, and with every step (an image, a field of a slide) renews the lock of the run."""
+
+    def __init__(self, progress: Progress, lock: RunLock) -> None:
+        self._progress, self._lock = progress, lock
+        self.start, self.cancelled = progress.start, progress.cancelled
+
+    def advance(self, task: str, n: int = 1, **values: float) -> None:
+        self._lock.renew()
+        self._progress.advance(task, n, **values)
+
+
+def _noting_slides(records: Iterable[FieldRecord], slides: dict[str, Any]) -> Iterator[FieldRecord]:
+    """The same records; what of the slides among them was counted is put into ``slides``, by the image's name."""
+    for record in records:
+        if record.slide is not None:
+            slides[record.image] = asdict(record.slide)
+        yield record
 
 
 def _import_meanwhile(done: Iterator[Done]) -> Iterator[Done]:

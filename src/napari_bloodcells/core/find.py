@@ -16,6 +16,9 @@ from napari_bloodcells.core.files import display_name, natural_key
 IMAGE_SUFFIXES: frozenset[str] = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff"}
 )
+SCANNER_SUFFIXES: frozenset[str] = frozenset({".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu"})
+SLIDE_SUFFIXES: frozenset[str] = SCANNER_SUFFIXES | {".btf", ".tf8"}
+"""Whole slides, also where they are small: scanners' formats, and the suffixes of BigTIFF."""
 
 OUTPUT_SUFFIX = "-differential"
 # A folder that holds one of these was written by this package (a count, a training) and holds drawn images only.
@@ -25,7 +28,7 @@ _MASK_FOLDERS = frozenset({"masks", "mask", "segmentationclass", "segmentationob
 _PHOTO_FOLDERS = frozenset({"images", "jpegimages"})
 
 
-def find_images(paths: Iterable[Path | str], recursive: bool = True) -> list[Path]:
+def find_images(paths: Iterable[Path | str], recursive: bool = True, *, slides: bool = False) -> list[Path]:
     """The photographs among files and folders.
 
     Parameters
@@ -34,6 +37,8 @@ def find_images(paths: Iterable[Path | str], recursive: bool = True) -> list[Pat
         Files are taken whatever they are called; of folders those files whose name ends as an image's does.
     recursive : bool
         Whether folders inside of folders are looked into.
+    slides : bool
+        Whether whole slides of folders are taken too (``SLIDE_SUFFIXES``).
 
     Returns
     -------
@@ -47,12 +52,13 @@ def find_images(paths: Iterable[Path | str], recursive: bool = True) -> list[Pat
     ImageError
         If one of ``paths`` does not exist.
     """
+    suffixes = IMAGE_SUFFIXES | SLIDE_SUFFIXES if slides else IMAGE_SUFFIXES
     found: dict[str, Path] = {}
     seen: set[tuple[int, int]] = set()
     for given in sorted((Path(p) for p in paths), key=natural_key):
         if not os.path.lexists(given):
             raise ImageError(f"{display_name(given)}: no such file or folder.")
-        for path in _walk(given, recursive, seen) if given.is_dir() else (given,):
+        for path in _walk(given, recursive, suffixes, seen) if given.is_dir() else (given,):
             found.setdefault(os.path.abspath(path), path)
     return sorted(found.values(), key=natural_key)
 
@@ -63,7 +69,7 @@ def is_output_folder(folder: Path | str) -> bool:
     return folder.name.endswith(OUTPUT_SUFFIX) or any((folder / mark).is_file() for mark in _OUTPUT_MARKS)
 
 
-def _walk(folder: Path, recursive: bool, seen: set[tuple[int, int]]) -> Iterator[Path]:
+def _walk(folder: Path, recursive: bool, suffixes: frozenset[str], seen: set[tuple[int, int]]) -> Iterator[Path]:
     try:
         status = folder.stat()
         if (status.st_dev, status.st_ino) in seen:
@@ -78,7 +84,7 @@ def _walk(folder: Path, recursive: bool, seen: set[tuple[int, int]]) -> Iterator
     for entry in entries:
         if entry.name.startswith(".") or entry.name in ("__MACOSX", "Thumbs.db"):
             continue
-        image_name = os.path.splitext(entry.name)[1].casefold() in IMAGE_SUFFIXES
+        image_name = os.path.splitext(entry.name)[1].casefold() in suffixes
         if not _is_folder(entry):
             if image_name:
                 yield folder / entry.name
@@ -87,7 +93,7 @@ def _walk(folder: Path, recursive: bool, seen: set[tuple[int, int]]) -> Iterator
             yield folder / entry.name
         masks = entry.name.casefold() in _MASK_FOLDERS and bool(names & _PHOTO_FOLDERS)
         if recursive and not masks and not is_output_folder(entry.path):
-            yield from _walk(folder / entry.name, recursive, seen)
+            yield from _walk(folder / entry.name, recursive, suffixes, seen)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

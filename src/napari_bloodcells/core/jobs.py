@@ -133,7 +133,7 @@ def _path_jobs(paths: list[Path], recursive: bool, annotations: bool, labels: bo
             raise UsageError(f"{path}: holds the results of a count, not images; give the folder of the images.")
     root = common_root(paths)
     try:
-        images = find_images(paths, recursive)
+        images = find_images(paths, recursive, slides=True)
     except ImageError as error:
         raise UsageError(str(error)) from error
     told: list[str] = []

@@ -1,4 +1,4 @@
-"""Each image with its boxes and classes drawn, for ``count --overlay``.
+"""Each image with its boxes and classes drawn, for ``count --overlay``; of a whole slide an overview.
 
 Colors are those of the class scheme, the same as in the plugin and the report.  Pictures are drawn from the files
 again, one at a time, so a long run holds none of them; nothing of the original's metadata (EXIF) is copied.
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_bloodcells.core.errors import BloodcellsError
+from napari_bloodcells.core.errors import BloodcellsError, Cancelled
 from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 from napari_bloodcells.core.shards import write_or_tell
+from napari_bloodcells.core.slides import is_slide, open_slide
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,8 @@ _QUALITY = 90
 
 def write_overlays(result: CountResult, folder: Path, progress: Progress | None = None) -> list[Path]:
     """Write one JPEG per image that was read, under the image's own name and folders with ``.jpg`` behind.
+
+    A whole slide gets an overview with the counted area, ``NAME-overview.jpg``.
 
     Parameters
     ----------
@@ -52,20 +55,35 @@ def write_overlays(result: CountResult, folder: Path, progress: Progress | None 
     written = []
     for name in read["image"]:
         check_cancelled(progress)
-        source = result.files.get(name)
-        if source is not None:
-            try:
-                image = read_image(source)
-            except BloodcellsError:  # it has gone since it was counted
-                progress.advance(TASK)
-                continue
-            cells = by_image.get(name)
-            place = folder / safe_name(name)
+        source, area = result.files.get(name), result.run.get("slides", {}).get(name)
+        cells = by_image.get(name, result.cells[:0])
+        try:
+            if source is None:
+                drawn = None
+            elif is_slide(source):
+                drawn = None if area is None else _overview(source, area, cells, colors, progress)
+            else:
+                drawn = draw_overlay(read_image(source), cells, colors)
+        except Cancelled:
+            raise
+        except BloodcellsError:  # it has gone since it was counted
+            drawn = None
+        if drawn is not None:
+            place = folder / safe_name(name if area is None else f"{name}-overview")
             place.parent.mkdir(parents=True, exist_ok=True)
-            write_or_tell(place, jpeg_bytes(draw_overlay(image, result.cells[:0] if cells is None else cells, colors)))
+            write_or_tell(place, jpeg_bytes(drawn))
             written.append(place)
         progress.advance(TASK)
     return written
+
+
+def _overview(
+    source: str, area: dict[str, Any], cells: pd.DataFrame, colors: dict[str, str], progress: Progress
+) -> NDArray[np.uint8]:
+    from napari_bloodcells.core.slides.overview import draw_overview
+
+    with open_slide(source) as slide:
+        return draw_overview(slide, area, cells, colors, progress)
 
 
 def safe_name(image: str) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,9 @@ from napari_bloodcells.core.files import display_name
 from napari_bloodcells.core.images import DEFAULT_MAX_PIXELS
 from napari_bloodcells.core.jobs import FieldJob
 from napari_bloodcells.core.picture import Picture
+from napari_bloodcells.core.progress import Progress, Silent
 from napari_bloodcells.core.quality import check_quality
+from napari_bloodcells.core.slides import is_slide
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +70,8 @@ class CounterSetup:
         Overrules the measured scale.
     max_pixels : int
         Larger images are refused.
+    cells_wanted : int or None
+        A whole slide is counted until so many white cells are found; None counts its whole monolayer.
     readers : int
         Threads that read ahead; 0 reads in line.
     """
@@ -79,6 +83,7 @@ class CounterSetup:
     find_threshold: float | None = None
     um_per_pixel: float | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
+    cells_wanted: int | None = None
     readers: int = 0
 
     @property
@@ -142,6 +147,7 @@ class FieldCounter:
         limit = float("inf") if info.max_distance is None else info.max_distance
         self.verdict = Verdict(info.class_names, threshold, limit)
         self.times = StageTimes()
+        self.progress: Progress = Silent()
         self._halves = setup.boxes != "whole" and info.crop.scale == "um"
         self._localizer: Localizer | None = None
 
@@ -156,18 +162,32 @@ class FieldCounter:
         return self._localizer
 
     def count(self, jobs: Sequence[FieldJob]) -> list[FieldRecord]:
-        """Count the images of ``jobs``: one record each, in their order, whatever happens to an image."""
+        """Count the images of ``jobs``: one record each, in their order, whatever happens to an image.
+
+        Whole slides among them are counted one by one, and tell ``self.progress`` of every field.
+        """
         if any(self._finds(job) for job in jobs):  # with boxes given too, unless their scale is
             _ = self.localizer  # one that cannot be loaded ends the run, not each image
-        located = [item for group in _groups(self._read_ahead(jobs)) for item in self._locate_group(group)]
-        cells = iter(self._classify(located))
-        records = [
-            without_names(job, replace(item.record, cells=tuple(next(cells) for _ in range(len(item.boxes)))))
-            for job, item in zip(jobs, located, strict=True)
-        ]
+        slides = {n: self._slide(job) for n, job in enumerate(jobs) if is_slide(job.source)}
+        fields = iter(self._fields([job for n, job in enumerate(jobs) if n not in slides]))
+        records = [slides[n] if n in slides else next(fields) for n in range(len(jobs))]
         self.times.images += len(records)
         self.times.cells += sum(len(record.cells) for record in records)
         return records
+
+    def _slide(self, job: FieldJob) -> FieldRecord:
+        from napari_bloodcells.core.slides.counting import count_slide
+
+        return without_names(job, count_slide(self, job))
+
+    def _fields(self, jobs: Sequence[FieldJob]) -> list[FieldRecord]:
+        """Count photographs."""
+        located = [item for group in _groups(self._read_ahead(jobs)) for item in self._locate_group(group)]
+        cells = iter(self._classify(located))
+        return [
+            without_names(job, replace(item.record, cells=tuple(next(cells) for _ in range(len(item.boxes)))))
+            for job, item in zip(jobs, located, strict=True)
+        ]
 
     def _read(self, job: FieldJob) -> Picture | BloodcellsError:
         try:
@@ -415,7 +435,7 @@ def enlarged(field: Field, picture: Picture) -> Field:
     return replace(field, wbc=parts[0], rbc=parts[1], platelets=parts[2], um_per_pixel=scale)
 
 
-def reading_order(xyxy: NDArray[np.float32]) -> NDArray[np.intp]:
+def reading_order(xyxy: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
     """Order of boxes (N, 4) from left to right: the number of a cell does not hang on its score."""
     center = xyxy[:, :2] + xyxy[:, 2:]
     order: NDArray[np.intp] = np.lexsort((center[:, 1], center[:, 0]))
@@ -461,3 +481,5 @@ def check_setup(setup: CounterSetup) -> None:
         raise UsageError(f"um_per_pixel must lie between 0.005 and 5 um, not at {setup.um_per_pixel:g}.")
     if setup.max_pixels < 1:
         raise UsageError(f"max_pixels must be above zero, not {setup.max_pixels}.")
+    if setup.cells_wanted is not None and setup.cells_wanted < 1:
+        raise UsageError(f"cells_wanted must be above zero, not {setup.cells_wanted}.")

@@ -56,7 +56,7 @@ def decode_tiff(
         page: Any = tif.pages[0]
         check_size(int(page.imagewidth), int(page.imagelength))
         n_pages = len(tif.pages)
-        channels = _channel_pages(tif)
+        channels = channel_pages(tif)
         _check_whole(tif, page, name)
         if channels:
             array = np.stack([tif.pages[i].asarray(maxworkers=1) for i in channels], axis=-1)
@@ -65,10 +65,10 @@ def decode_tiff(
             if n_pages > 1 and not _is_pyramid(tif, n_pages):
                 warnings.warn(f"{name}: holds {n_pages} pictures; the first is read.", DataWarning, stacklevel=6)
         orientation = int(_tag(page, _ORIENTATION) or 1)
-        return _as_shown(array, page, name), orientation, _bits_in_use(page)
+        return as_shown(array, page, name), orientation, bits_in_use(page)
 
 
-def _as_shown(array: NDArray[Any], page: Any, name: str) -> NDArray[Any]:
+def as_shown(array: NDArray[Any], page: Any, name: str) -> NDArray[Any]:
     """Samples last, colors looked up, inverted grey and CMYK resolved, alpha straight."""
     array = array.reshape([n for n in array.shape[:-3] if n != 1] + list(array.shape[-3:]))
     if array.ndim == 3 and int(page.planarconfig) == 2 and int(page.samplesperpixel) > 1:
@@ -99,7 +99,7 @@ def _as_shown(array: NDArray[Any], page: Any, name: str) -> NDArray[Any]:
     return array
 
 
-def _channel_pages(tif: Any) -> list[int]:
+def channel_pages(tif: Any) -> list[int]:
     """Pages of red, green and blue where each is a page of its own (OME or ImageJ ``C`` of 3), else nothing."""
     if len(tif.pages) < 3 or not (tif.is_ome or tif.is_imagej):
         return []
@@ -126,7 +126,8 @@ def _check_whole(tif: Any, page: Any, name: str) -> None:
         raise ImageError(f"{name}: is cut off: it has {size} bytes of {max(ends, default=0)}.")
 
 
-def _bits_in_use(page: Any) -> int | None:
+def bits_in_use(page: Any) -> int | None:
+    """Bits in use per value, where the file says so and they are fewer than its type holds."""
     bits = page.bitspersample
     depth = int(bits if isinstance(bits, int) else bits[0])
     if page.dtype is not None and page.dtype.kind == "u" and page.photometric.name != "PALETTE":

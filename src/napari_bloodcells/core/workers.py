@@ -25,7 +25,7 @@ from napari_bloodcells.core.cells import FieldRecord
 from napari_bloodcells.core.errors import BloodcellsError
 from napari_bloodcells.core.jobs import FieldJob
 from napari_bloodcells.core.pipeline import CounterSetup, FieldCounter, StageTimes
-from napari_bloodcells.core.progress import Progress, check_cancelled
+from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 
 Work: TypeAlias = tuple[int, Sequence[FieldJob]]
 Done: TypeAlias = tuple[int, list[FieldRecord], StageTimes]
@@ -35,6 +35,7 @@ MAX_DEATHS = 5
 _POLL_S = 0.2
 _setup: CounterSetup | None = None
 _counter: FieldCounter | None = None
+_progress: Progress = Silent()
 
 
 def cpu_count() -> int:
@@ -59,10 +60,10 @@ def all_devices(text: str) -> tuple[str, ...]:
 
 
 def run_inline(counter: FieldCounter, work: Iterable[Work], progress: Progress) -> Iterator[Done]:
-    """Count in this process, one shard after the other; stops between two shards when asked to."""
+    """Count in this process, one shard after the other; stops between two shards or within a slide when asked to."""
     for shard, jobs in work:
         check_cancelled(progress)
-        counter.times = StageTimes()
+        counter.times, counter.progress = StageTimes(), progress
         yield shard, counter.count(jobs), counter.times
 
 
@@ -99,10 +100,10 @@ def _run_pool(
 ) -> Iterator[Done]:
     """Run one pool until the work is done or the pool dies; what it took with it is put into ``lost``."""
     context = multiprocessing.get_context(_start_method(setups))
-    queue = context.SimpleQueue()
+    queue, stop = context.SimpleQueue(), context.Event()
     for setup in setups:
         queue.put(setup)
-    pool = ProcessPoolExecutor(len(setups), context, _start_worker, (queue,))
+    pool = ProcessPoolExecutor(len(setups), context, _start_worker, (queue, stop))
     running: dict[Future[Done], Work] = {}
     try:
         while True:
@@ -124,6 +125,7 @@ def _run_pool(
                 yield done
             check_cancelled(progress)
     finally:
+        stop.set()  # a slide may take many minutes more
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -142,9 +144,19 @@ def _start_method(setups: Sequence[CounterSetup]) -> str:
     return "fork" if safe else "spawn"
 
 
-def _start_worker(queue: Any) -> None:
+class _Stoppable(Silent):
+    """Cancels when the parent has no more use for the work; tells of nothing."""
+
+    def __init__(self, stop: Any) -> None:
+        self._stop = stop
+
+    def cancelled(self) -> bool:
+        return bool(self._stop.is_set())
+
+
+def _start_worker(queue: Any, stop: Any) -> None:
     """Take the setup of this process, and end when the parent ends."""
-    global _setup
+    global _setup, _progress
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
     with contextlib.suppress(ValueError, AttributeError):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -154,7 +166,7 @@ def _start_worker(queue: Any) -> None:
     gc.freeze()  # a million objects of torch and numpy that stay: no collection need look at them again
     _keep_memory()
     _end_with(multiprocessing.parent_process())
-    _setup = queue.get()
+    _setup, _progress = queue.get(), _Stoppable(stop)
 
 
 def _keep_memory() -> None:
@@ -185,7 +197,7 @@ def _count_shard(shard: int, jobs: Sequence[FieldJob]) -> Done:
         if _setup is None:
             raise RuntimeError("the worker was not started")
         _counter = FieldCounter(_setup)
-    _counter.times = StageTimes()
+    _counter.times, _counter.progress = StageTimes(), _progress
     return shard, _counter.count(jobs), _counter.times
 
 
