@@ -23,11 +23,11 @@ def count(tiny_model: Path) -> Any:
     """Counts the field (or fields) of data added as a color image, with keywords of the layer."""
     shelf = ModelShelf()
 
-    def counted(data: Any, **keywords: Any) -> tuple[Cell, ...]:
+    def counted(data: Any, boxes: str = "classical", **keywords: Any) -> tuple[Cell, ...]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             layer = ViewerModel().add_image(data, rgb=True, name="smear", **keywords)
-        request = CountRequest(str(tiny_model), "classical", "cpu")
+        request = CountRequest(str(tiny_model), boxes, "cpu")
         return count_fields(fields_of(layer), request, Silent(), shelf).review.cells
 
     return counted
@@ -57,9 +57,9 @@ def test_a_large_multiscale_image_is_counted_at_full_resolution_by_tiles(
 ) -> None:
     """Twenty fields beside each other, in pieces of 2048 pixels: no cell is lost at a seam or counted twice."""
     mosaic = np.tile(field_image, (5, 4, 1))
-    whole = count(mosaic)
+    whole = count(mosaic, "find")
     monkeypatch.setattr(counting, "LARGE", 1_000_000)
-    tiled = count([mosaic, mosaic[::4, ::4]])
+    tiled = count([mosaic, mosaic[::4, ::4]], "find")
     assert len(whole) == 60
     assert len(tiled) == 60
     for cell in whole:

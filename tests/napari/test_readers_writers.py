@@ -77,6 +77,7 @@ def test_a_former_count_opened_in_the_window_is_the_same_review_and_digits_delet
 ) -> None:
     folder, review = smear_folder
     viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1500, 950)
     _, widget = viewer.window.add_plugin_dock_widget("napari-bloodcells", "Differential count")
     viewer.open(str(folder.with_name("smears-differential") / "cells.csv"), plugin="napari-bloodcells")
     wait_for(lambda: widget.cells is not None and not widget.turns.are_going)
@@ -87,6 +88,7 @@ def test_a_former_count_opened_in_the_window_is_the_same_review_and_digits_delet
     assert widget.cells.layer.nshapes == len(review.cells)
     assert str(widget.cells.layer.mode) == "select"
     assert "Keys: " in widget.run_bar.said.text()
+    viewer.reset_view()
     shoot(viewer, "former_count", widget)
 
 

@@ -72,7 +72,7 @@ class BatchWidget(QWidget):
         self.recursive.setToolTip("Also count the photographs of folders inside this one; each folder is a sample.")
         self.scale = scale_choice()
         self.report = QCheckBox("write a report")
-        self.report.setToolTip("Also write report.html: a page per sample with its differential and every cell.")
+        self.report.setToolTip("Also write a page per sample with its differential and every cell (open index.html).")
         self.anonymous = QCheckBox("no file names")
         self.anonymous.setToolTip("Numbers instead of the names of files and samples in all results.")
         self.run_bar = RunBar(self.task, "Count the folder", "Count every photograph of the folder.")
