@@ -3,7 +3,10 @@
 Temperature, thresholds and the confusion matrix come from validation cells, with at most 60 of one class of one source:
 ``pbc`` alone would be nine tenths of them otherwise, and a confidence that is right on one microscope is not wanted.
 
-    python -m benchmarks.accuracy.ship --data ../shared/data --trunk trunk.pt
+    python -m benchmarks.accuracy.ship --data ../shared/data --trunk first.pt second.pt --shares 0.25 0.75
+
+Of several trunks, each of which went on from the one before, the weighted mean of the weights is taken (Wortsman et al.,
+"Model soups", ICML 2022).
 """
 
 from __future__ import annotations
@@ -162,16 +165,27 @@ def _sources(
     return tuple(found)
 
 
+def averaged(trunks: Sequence[Mapping[str, Tensor]], shares: Sequence[float] | None) -> dict[str, Tensor]:
+    """The weighted mean of the weights of several trunks."""
+    given = shares or [1.0] * len(trunks)
+    total = sum(given)
+    return {
+        name: torch.stack([trunk[name] * (share / total) for trunk, share in zip(trunks, given, strict=True)]).sum(0)
+        for name in trunks[0]
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the three bundles into the package."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--trunk", type=Path, required=True)
+    parser.add_argument("--trunk", type=Path, nargs="+", required=True)
+    parser.add_argument("--shares", type=float, nargs="+", help="of each trunk in the mean; alike by default")
     parser.add_argument("-o", "--output", type=Path, default=WEIGHTS)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     cells = gather(given.data, copies=True)
-    weights = torch.load(given.trunk, weights_only=True)
+    weights = averaged([torch.load(trunk, weights_only=True) for trunk in given.trunk], given.shares)
     slope = float(json.loads(DOUBT.read_text("utf-8"))["slope"]) if DOUBT.exists() else 0.0
     for name in DESCRIPTIONS:
         bundle = make_bundle(weights, cells, name, slope=slope)
