@@ -5,8 +5,8 @@ Temperature, thresholds and the confusion matrix come from validation cells, wit
 
     python -m benchmarks.accuracy.ship --data ../shared/data --trunk first.pt second.pt --shares 0.25 0.75
 
-Of several trunks, each of which went on from the one before, the weighted mean of the weights is taken (Wortsman et al.,
-"Model soups", ICML 2022).
+Of several trunks, each of which went on from the one before, the weighted mean of the weights is taken (Wortsman et
+al., "Model soups", ICML 2022).
 """
 
 from __future__ import annotations
