@@ -136,6 +136,7 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 def fuzz(name: str, inputs: int, seed: int = 0) -> tuple[int, float]:
     """Feed ``inputs`` mutations to the target ``name``; returns crashes and the slowest input (s)."""
     target, rng = make_target(name), random.Random(seed)
+    target(SEEDS[name][0])  # imports all that the reader needs
     crashes, slowest = 0, 0.0
     for _ in range(inputs):
         data = mutate(rng.choice(SEEDS[name]), rng)

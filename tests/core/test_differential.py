@@ -10,6 +10,7 @@ import pytest
 from napari_bloodcells.core.classes import NOT_A_WBC, UNIDENTIFIED, load_scheme
 from napari_bloodcells.core.differential import (
     DIFFERENTIAL_COLUMNS,
+    Differential,
     differential_frame,
     differentials,
     make_differential,
@@ -74,6 +75,7 @@ def test_what_was_not_seen_is_counted_as_nothing() -> None:
     assert d.share("neutrophil").percent == 100
     assert d.share("monocyte").percent == 0
     assert all(math.isnan(part.rate) for part in d.apart if part.kind == "platelet"), "the fields are not known"
+    assert Differential("a", (), (), 0).fields == 0
 
 
 def test_the_intervals_are_those_of_one_class_or_of_all_together() -> None:
@@ -87,7 +89,7 @@ def test_the_intervals_are_those_of_one_class_or_of_all_together() -> None:
 
 
 def test_the_table_says_percents_and_rates_to_two_decimals_and_of_what() -> None:
-    labels = ["neutrophil", "monocyte", "monocyte", "erythroblast", "platelet"]
+    labels = ["neutrophil", "monocyte", "monocyte", "erythroblast", "platelet", "smudge cell"]
     frame = differential_frame([make_differential(labels, PBC8, fields=3)]).set_index("class")
     assert frame.loc["neutrophil", ["percent", "whole_percent"]].tolist() == [33.33, 33]
     assert frame.loc[["erythroblast", "platelet"], "rate"].tolist() == [33.33, 0.33]
