@@ -198,3 +198,16 @@ def test_many_cells_are_named_only_where_it_matters(make_review: Any) -> None:
 def bind(cells: CellLayer) -> None:
     keys = class_keys(cells.review.scheme)
     ReviewActions(cells.review, keys, cells.go_to, lambda text: None).bind(cells.layer)
+
+
+def test_after_naming_a_cell_space_goes_to_the_one_that_followed_it_in_the_gallery(review: Review) -> None:
+    """The named cell goes to its new class; the reviewer stays where the work was."""
+    names = review.class_names()
+    actions = ReviewActions(review, {}, lambda cell_id: review.select([cell_id]), lambda text: None)
+    actions.order = lambda: [c.id for c in sorted(review.cells, key=lambda c: (names.index(c.name), c.id))]
+    assert actions.order() == [1, 2, 3]
+    review.select([1])
+    actions.classify("monocyte")
+    assert actions.order() == [2, 1, 3]
+    actions.next(1)
+    assert review.selection == (2,)
