@@ -140,7 +140,8 @@ def disturb(study: Study, folder: Path, reference: Path, kind: signal.Signals, a
         return Fault(kind, after, f"it did not end on {kind.name}")
     if code == 0 and kind != signal.SIGKILL:  # all but ended when it was asked to stop
         return None
-    wrong = "it printed a traceback" if "Traceback" in log.read_text(errors="replace") else ""
+    words = log.read_text(errors="replace")
+    wrong = f"it printed a traceback: {words[words.index('Traceback') :][-1500:]}" if "Traceback" in words else ""
     wrong = wrong or (study.check(folder, reference) if folder.exists() else "")
     wrong = wrong or run_to_end([*study.arguments, "-o", str(folder), "--resume"], log)
     if not wrong:

@@ -6,8 +6,10 @@ ends the process at once.  Where the output is no terminal, nothing is drawn.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +51,8 @@ class TerminalProgress:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.stopped_by = number
-        print("Stopping ... (once more to end at once)", file=sys.stderr)
+        with suppress(OSError):  # not print: the signal may come in the midst of one, which cannot be entered twice
+            os.write(2, b"Stopping ... (once more to end at once)\n")
 
     def start(self, task: str, total: int | None) -> None:
         """Show a bar for ``task``, or begin it anew."""
