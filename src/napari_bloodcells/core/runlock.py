@@ -15,6 +15,7 @@ import socket
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -108,12 +109,18 @@ class RunLock:
             return None
 
     def _take_over_or_refuse(self) -> None:
-        text = self._text()
+        with _alone_with(self.path.parent):
+            self._judge()
+
+    def _judge(self) -> None:
+        """Remove a stale lock, or refuse."""
+        text = ""
         try:
+            text = self.path.read_text(encoding="utf-8", errors="replace")
             age = time.time() - self.path.stat().st_mtime
-            owner = json.loads(text or "")
+            owner = json.loads(text)
         except FileNotFoundError:
-            return
+            return  # gone meanwhile: what comes next is another's
         except (OSError, ValueError):
             owner, age = {}, FOREIGN_LEASE_S + 1
         if isinstance(owner, dict) and _is_alive(owner, age):
@@ -128,6 +135,24 @@ class RunLock:
                 claim(str(aside), self.path)
         with contextlib.suppress(OSError):
             aside.unlink()
+
+
+@contextlib.contextmanager
+def _alone_with(folder: Path) -> Iterator[None]:
+    """One process or thread of this host at a time: of two that find a stale lock, the slower one would otherwise put
+    aside the new lock of the quicker one, and a third find none there.  Kept by the system on the folder itself, so
+    that nothing is left of it; where it knows no such lock (Windows, some network disks) it is not kept."""
+    handle = None
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def _this_process() -> dict[str, object]:
