@@ -128,3 +128,47 @@ def test_the_white_of_a_field_crowded_with_red_cells_is_still_its_ground():
     field = np.full((100, 100, 3), (240, 235, 230), np.uint8)
     field[:, :80] = (200, 120, 110)
     assert local_white(field).tolist() == [240, 235, 230]
+
+
+def test_past_the_far_border_lies_the_white_of_the_ground_too():
+    field = np.full((60, 60, 3), (250, 240, 220), np.uint8)
+    field[40:, 40:] = (120, 60, 140)
+    crop = hwc(cut_crops(field, box(50, 50, 20), PLAIN)[0])
+    assert (crop[:10, :10] == (120, 60, 140)).all()
+    assert (crop[10:] == (250, 240, 220)).all()
+    assert (crop[:, 10:] == (250, 240, 220)).all()
+
+
+def test_the_white_is_the_median_between_the_90th_and_the_99th_percentile():
+    ranks = np.arange(48 * 48).reshape(48, 48)
+    field = np.repeat((ranks * 255 // ranks.max()).astype(np.uint8)[:, :, None], 3, 2)
+    assert local_white(field).tolist() == [(2073 + 2279) // 2 * 255 // ranks.max()] * 3
+
+
+@pytest.mark.parametrize("side", ["left", "right", "top", "bottom"])
+def test_the_white_of_a_field_is_looked_for_in_all_of_it(side):
+    field = np.full((100, 100, 3), (120, 60, 140), np.uint8)
+    strips = {"left": np.s_[:, :20], "right": np.s_[:, 80:], "top": np.s_[:20], "bottom": np.s_[80:]}
+    field[strips[side]] = (240, 235, 230)
+    assert local_white(field).tolist() == [240, 235, 230]
+
+
+def test_the_white_of_what_is_no_rgb_image_is_refused():
+    with pytest.raises(ImageError, match="RGB"):
+        local_white(np.zeros((5, 5, 4), np.uint8))
+
+
+@pytest.mark.parametrize("bad", [{"size": 0}, {"side_um": 0.0}, {"context": 0.0}, {"side_um": -1.0}])
+def test_a_crop_without_extent_is_refused(bad):
+    with pytest.raises(ValueError, match="above zero"):
+        CropSpec(**bad)
+
+
+def test_a_crop_of_half_a_micrometer_and_one_pixel_is_a_crop():
+    assert cut_crops(np.full((9, 9, 3), 200, np.uint8), box(2, 2, 4), CropSpec(size=1, side_um=0.5)).shape[2:] == (1, 1)
+
+
+@pytest.mark.parametrize(("um_per_pixel", "believed"), [(0.015, True), (0.0149, False), (0.3, True), (0.301, False)])
+def test_a_scale_is_believed_where_the_cell_has_1_5_to_30_um(um_per_pixel, believed):
+    side = crop_sides(np.array([[0.0, 0.0, 100.0, 70.0]]), CropSpec(side_um=20), um_per_pixel)[0, 0]
+    assert side == pytest.approx(20 / um_per_pixel if believed else 100 * 20 / 14)
