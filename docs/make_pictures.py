@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from napari_bloodcells import count
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.classes import load_scheme
-from napari_bloodcells.core.count import CountResult
+from napari_bloodcells.core.counting.result import CountResult
 from napari_bloodcells.core.report import write_reports
 from napari_bloodcells.synthetic import CELL_TYPES, Ground, Optics, SmearSettings, Stain, draw_smear, write_folder
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from napari_bloodcells.core.cellstable import cell_columns
 from napari_bloodcells.core.classes import load_scheme
+from napari_bloodcells.core.counting.cellstable import cell_columns
 from napari_bloodcells.core.report.inputs import ReportInput, loader
 from napari_bloodcells.synthetic import Smear, SmearSettings, draw_smear
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from napari_bloodcells import count, load_model
 from napari_bloodcells.core.boxes import iou
-from napari_bloodcells.core.count import CountResult
+from napari_bloodcells.core.counting.result import CountResult
 from napari_bloodcells.synthetic import SmearSettings, write_folder
 
 SIDES = ["x_min", "y_min", "x_max", "y_max"]

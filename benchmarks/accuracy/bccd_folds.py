@@ -19,7 +19,7 @@ import torch
 from benchmarks.accuracy.cells import TRAIN, gather
 from benchmarks.accuracy.ship import make_bundle
 from benchmarks.accuracy.trunk import TrunkSettings, train_trunk
-from napari_bloodcells.core.metrics import score
+from napari_bloodcells.core.statistics.metrics import score
 
 FOLDS = 5
 

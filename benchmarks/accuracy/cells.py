@@ -22,7 +22,7 @@ from benchmarks.accuracy.copies import training_copies
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.crops import CropSpec
 from napari_bloodcells.core.datasets import DataSet, load_dataset
-from napari_bloodcells.core.pack import pack_crops
+from napari_bloodcells.core.training.pack import pack_crops
 
 SOURCES = ("bccd", "pbc", "jtsc", "cellavision", "misp", "chula", "raabin")
 SCHEME = "pbc8"

@@ -21,8 +21,8 @@ from scipy.special import softmax
 from benchmarks.accuracy.cells import SOURCES
 from benchmarks.accuracy.ship import DOUBT
 from napari_bloodcells.core.classes import load_scheme
-from napari_bloodcells.core.metrics import score
-from napari_bloodcells.core.temperature import fit_doubt
+from napari_bloodcells.core.statistics.metrics import score
+from napari_bloodcells.core.training.temperature import fit_doubt
 
 Cells: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]
 

@@ -17,7 +17,7 @@ from napari_bloodcells.core.crops import cut_crops
 from napari_bloodcells.core.datasets import DataSet, load_dataset
 from napari_bloodcells.core.images import read_image
 from napari_bloodcells.core.localize import load_localizer
-from napari_bloodcells.core.metrics import score
+from napari_bloodcells.core.statistics.metrics import score
 
 
 def kaggle_test(data: Path, part: str, model_name: str = "wbc4") -> dict[str, Any]:

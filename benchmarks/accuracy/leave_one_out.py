@@ -26,7 +26,7 @@ from benchmarks.accuracy.copies import SOURCE as COPIES
 from benchmarks.accuracy.ship import MOST, Bundle, at_most, make_bundle
 from benchmarks.accuracy.trunk import TrunkSettings, train_trunk
 from napari_bloodcells.core.calibrate import refit
-from napari_bloodcells.core.metrics import score
+from napari_bloodcells.core.statistics.metrics import score
 
 Weights: TypeAlias = dict[str, Tensor]
 

@@ -30,7 +30,6 @@ from napari_bloodcells.core.bundle import save_bundle
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.crops import CropSpec
 from napari_bloodcells.core.featurespace import FeatureSpace, fit_feature_space
-from napari_bloodcells.core.metrics import Scores, score
 from napari_bloodcells.core.model import Model
 from napari_bloodcells.core.models import architecture, build
 from napari_bloodcells.core.models.architecture import count_parameters
@@ -43,7 +42,8 @@ from napari_bloodcells.core.schema import (
     count_confusions,
     scheme_info,
 )
-from napari_bloodcells.core.temperature import fit_temperature
+from napari_bloodcells.core.statistics.metrics import Scores, score
+from napari_bloodcells.core.training.temperature import fit_temperature
 
 WEIGHTS = Path(__file__).parents[2] / "src" / "napari_bloodcells" / "weights"
 DOUBT = Path(__file__).parent / "results" / "doubt.json"

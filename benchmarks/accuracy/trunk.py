@@ -27,11 +27,11 @@ from torch.nn import functional as F
 
 from benchmarks.accuracy.cells import SCHEME, SEEN, SOURCES, TRAIN, AllCells, gather
 from benchmarks.accuracy.copies import SOURCE as COPIES
-from napari_bloodcells.core.augment import AugmentSettings, augment
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.inputs import to_input
 from napari_bloodcells.core.models import build
 from napari_bloodcells.core.models.classifier import Classifier
+from napari_bloodcells.core.training.augment import AugmentSettings, augment
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 _KEEP_EVERY = 2000

@@ -30,8 +30,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from napari_bloodcells.core.checkpoint import load_checkpoint
 from napari_bloodcells.core.errors import BloodcellsError
+from napari_bloodcells.core.training.checkpoint import load_checkpoint
 from napari_bloodcells.synthetic import SmearSettings, draw_smear, write_folder
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)

@@ -77,8 +77,8 @@ DICTIONARY = (
 def readers() -> dict[str, tuple[str, Callable[[Path], object]]]:
     """The readers by target, and the name of the file that each is given."""
     from napari_bloodcells.core.bundle import load_model, read_info
-    from napari_bloodcells.core.cellstable import read_cells
     from napari_bloodcells.core.classes import load_scheme
+    from napari_bloodcells.core.counting.cellstable import read_cells
     from napari_bloodcells.core.voc import read_voc
 
     return {

@@ -32,14 +32,7 @@ from types import FunctionType, ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = "napari_bloodcells.core"
-TESTS = {
-    "crops": ("core/test_crops.py",),
-    "voc": ("core/test_voc.py",),
-    "differential": ("core/test_differential.py",),
-    "intervals": ("core/test_intervals.py",),
-    "shards": ("core/test_shards.py",),
-}
+MODULES = ("crops", "voc", "differential", "intervals", "shards")
 PRELOADED = (
     *("numpy", "torch", "torchvision", "pandas", "scipy.special", "scipy.stats", "PIL.Image", "safetensors.torch"),
     *("pytest", "hypothesis", "hypothesis.strategies", "_hypothesis_pytestplugin"),
@@ -246,14 +239,14 @@ def _in_place_of(module: ModuleType, fresh: ModuleType) -> Iterator[None]:
 def study(name: str, every: int, only: Sequence[int] = ()) -> tuple[int, int]:
     """Killed and all mutants of one module; prints the survivors."""
     started = time.monotonic()
-    path = ROOT / "src" / "napari_bloodcells" / "core" / f"{name}.py"
+    path = next((ROOT / "src" / "napari_bloodcells" / "core").rglob(f"{name}.py"))
     numbered = islice(enumerate(mutants(path.read_text(encoding="utf-8"))), 0, None, every)
     if only:
         numbered = (pair for pair in numbered if pair[0] in only)
-    trial = Trial(importlib.import_module(f"{PACKAGE}.{name}"), numbered)
+    trial = Trial(importlib.import_module(".".join(path.relative_to(ROOT / "src").with_suffix("").parts)), numbered)
     with tempfile.TemporaryDirectory() as scratch:
-        tests = [str(ROOT / "tests" / test) for test in TESTS[name]]
-        pytest.main([*PYTEST, f"--basetemp={scratch}/tests", *tests], plugins=[trial])
+        tests = next((ROOT / "tests" / "core").rglob(f"test_{name}.py"))
+        pytest.main([*PYTEST, f"--basetemp={scratch}/tests", str(tests)], plugins=[trial])
     if not trial.sound:
         raise SystemExit(f"{name}: its tests fail as it is")
     for number, mutant in trial.survivors:
@@ -266,7 +259,7 @@ def study(name: str, every: int, only: Sequence[int] = ()) -> tuple[int, int]:
 def main() -> int:
     """Run the study of the named modules."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("modules", nargs="*", choices=[[], *TESTS], default=list(TESTS))
+    parser.add_argument("modules", nargs="*", choices=[[], *MODULES], default=list(MODULES))
     parser.add_argument("--only", type=int, nargs="+", default=(), help="the numbers of some mutants")
     parser.add_argument("--every", type=int, default=1, help="only one of so many, for a quick look")
     options = parser.parse_args()

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_bloodcells.core.correction import Sampling, correct
-from napari_bloodcells.core.intervals import clopper_pearson
+from napari_bloodcells.core.statistics.correction import Sampling, correct
+from napari_bloodcells.core.statistics.intervals import clopper_pearson
 
 ADULT = {"neutrophil": 0.60, "lymphocyte": 0.28, "monocyte": 0.07, "eosinophil": 0.04, "basophil": 0.01}
 SPREAD = 25.0

@@ -16,11 +16,11 @@ import pytest
 from benchmarks.report_page import behavior, make_page
 from tests.example_run import make_run
 
-from napari_bloodcells.core.cellstable import apply_corrections, cells_csv, read_cells
+from napari_bloodcells.core.counting.cellstable import apply_corrections, cells_csv, read_cells
 from napari_bloodcells.core.differential import make_differential
-from napari_bloodcells.core.intervals import clopper_pearson, goodman, goodman_quantile, whole_percents
-from napari_bloodcells.core.reference import Patient, flag, load_ranges
 from napari_bloodcells.core.report import ReportOptions, write_reports
+from napari_bloodcells.core.statistics.intervals import clopper_pearson, goodman, goodman_quantile, whole_percents
+from napari_bloodcells.core.statistics.reference import Patient, flag, load_ranges
 from napari_bloodcells.synthetic import SmearSettings
 
 pytestmark = pytest.mark.browser

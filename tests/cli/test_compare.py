@@ -8,7 +8,7 @@ import pytest
 from tests.example_run import make_run
 
 from napari_bloodcells.cli.app import run
-from napari_bloodcells.core.cellstable import write_cells
+from napari_bloodcells.core.counting.cellstable import write_cells
 
 
 @pytest.fixture(scope="module")

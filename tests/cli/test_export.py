@@ -10,9 +10,9 @@ import pytest
 from tests.example_run import make_run
 
 from napari_bloodcells.cli.app import run
-from napari_bloodcells.core.cellstable import write_cells
 from napari_bloodcells.core.classes import load_scheme
-from napari_bloodcells.core.intervals import goodman
+from napari_bloodcells.core.counting.cellstable import write_cells
+from napari_bloodcells.core.statistics.intervals import goodman
 
 
 @pytest.fixture

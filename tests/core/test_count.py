@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 
 from napari_bloodcells.core.boxes import Boxes
-from napari_bloodcells.core.count import CountOptions, CountResult, count
+from napari_bloodcells.core.count import count
+from napari_bloodcells.core.counting.options import CountOptions
+from napari_bloodcells.core.counting.result import CountResult
 from napari_bloodcells.core.crops import cut_crops
 from napari_bloodcells.core.datasets import scale_of_red_cells
 from napari_bloodcells.core.errors import BloodcellsError, BundleError, Cancelled, OutputError, UsageError
@@ -234,7 +236,7 @@ def test_anonymous_results_hold_no_file_name(smears: Path, tiny_model: Path, tmp
 
 @pytest.mark.parametrize("format", ["csv", "parquet", "json"])
 def test_every_format_holds_the_same_cells(smears: Path, tiny_model: Path, tmp_path: Path, format: str) -> None:
-    from napari_bloodcells.core.output import read_table
+    from napari_bloodcells.core.counting.output import read_table
 
     result = run(smears / "a", tiny_model, tmp_path, format=format)
     back = read_table(tmp_path / f"cells.{format}")

@@ -17,7 +17,7 @@ from napari_bloodcells.core.differential import (
     sample_of,
     samples_in,
 )
-from napari_bloodcells.core.intervals import clopper_pearson, goodman
+from napari_bloodcells.core.statistics.intervals import clopper_pearson, goodman
 
 PBC8 = load_scheme("pbc8")
 LABELS = (

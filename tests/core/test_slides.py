@@ -12,14 +12,16 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from napari_bloodcells.core import workers
 from napari_bloodcells.core.boxes import iou
-from napari_bloodcells.core.cells import OK, FieldRecord
-from napari_bloodcells.core.count import CountOptions, count
+from napari_bloodcells.core.count import count
+from napari_bloodcells.core.counting import workers
+from napari_bloodcells.core.counting.cells import OK, FieldRecord
+from napari_bloodcells.core.counting.jobs import FieldJob
+from napari_bloodcells.core.counting.options import CountOptions
+from napari_bloodcells.core.counting.overlay import write_overlays
+from napari_bloodcells.core.counting.pipeline import FieldCounter
+from napari_bloodcells.core.counting.setup import CounterSetup
 from napari_bloodcells.core.errors import Cancelled, UsageError
-from napari_bloodcells.core.jobs import FieldJob
-from napari_bloodcells.core.overlay import write_overlays
-from napari_bloodcells.core.pipeline import CounterSetup, FieldCounter
 from napari_bloodcells.core.progress import Silent
 from napari_bloodcells.core.slides.counting import count_slide
 from napari_bloodcells.core.slides.grid import GridSettings

@@ -14,7 +14,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from napari_bloodcells.core.bundle import load_model
-from napari_bloodcells.core.checkpoint import load_checkpoint, save_checkpoint
 from napari_bloodcells.core.errors import (
     BloodcellsError,
     BundleError,
@@ -24,10 +23,11 @@ from napari_bloodcells.core.errors import (
     OutputError,
 )
 from napari_bloodcells.core.progress import Silent
-from napari_bloodcells.core.recipe import Recipe, SamplerSettings
-from napari_bloodcells.core.sampler import cell_weights, epoch_order
 from napari_bloodcells.core.train import train
-from napari_bloodcells.core.traindata import gather
+from napari_bloodcells.core.training.checkpoint import load_checkpoint, save_checkpoint
+from napari_bloodcells.core.training.recipe import Recipe, SamplerSettings
+from napari_bloodcells.core.training.sampler import cell_weights, epoch_order
+from napari_bloodcells.core.training.traindata import gather
 
 COLORS = {"neutrophil": (90, 40, 150), "eosinophil": (200, 60, 60), "lymphocyte": (40, 40, 200)}
 QUICK: dict[str, Any] = {

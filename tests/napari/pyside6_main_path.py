@@ -24,7 +24,7 @@ def main(model: str, screenshot: str) -> dict[str, Any]:
     from qtpy.QtWidgets import QApplication
 
     import napari
-    from napari_bloodcells.core.cellstable import read_cells
+    from napari_bloodcells.core.counting.cellstable import read_cells
     from napari_bloodcells.napari.batch_widget import BatchWidget
     from napari_bloodcells.napari.count_widget import CountWidget
     from napari_bloodcells.napari.geometry import rectangle

@@ -51,7 +51,7 @@ def test_a_count_shows_boxes_table_and_gallery_on_a_canvas_that_is_not_black(
 def test_the_widget_and_the_command_give_identical_counts_on_the_same_folder(
     open_widget: Any, smears: Path, tiny_model: Path, count: Any, tmp_path: Path
 ) -> None:
-    from napari_bloodcells.core.cellstable import cells_csv, read_cells
+    from napari_bloodcells.core.counting.cellstable import cells_csv, read_cells
     from napari_bloodcells.napari.tables import review_frame
 
     viewer, widget = open_widget()

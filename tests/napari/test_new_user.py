@@ -11,7 +11,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QLineEdit
 
-from napari_bloodcells.core.cellstable import read_cells
+from napari_bloodcells.core.counting.cellstable import read_cells
 from napari_bloodcells.napari.batch_widget import BatchWidget
 from napari_bloodcells.napari.train_widget import TrainWidget
 

@@ -14,7 +14,7 @@ from napari.layers import Layer
 from qtpy.QtCore import Qt
 
 from napari_bloodcells import read_voc
-from napari_bloodcells.core.cellstable import read_cells, write_cells
+from napari_bloodcells.core.counting.cellstable import read_cells, write_cells
 from napari_bloodcells.core.errors import DataWarning, ImageError
 from napari_bloodcells.napari import samples
 from napari_bloodcells.napari.cell_shapes import cell_layer_data

@@ -24,7 +24,9 @@ import pytest
 import torch
 from PIL import Image
 
-from napari_bloodcells.core.count import CountOptions, CountResult, count
+from napari_bloodcells.core.count import count
+from napari_bloodcells.core.counting.options import CountOptions
+from napari_bloodcells.core.counting.result import CountResult
 from napari_bloodcells.core.errors import BloodcellsError, DiskError
 from napari_bloodcells.core.model import Model
 from napari_bloodcells.core.progress import Silent
@@ -219,7 +221,7 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(many: Path, tiny_model: 
 def test_workers_that_die_again_and_again_end_the_run_in_one_line(
     many: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_bloodcells.core.pipeline.FieldCounter.count", lambda *_: os._exit(9))
+    monkeypatch.setattr("napari_bloodcells.core.counting.pipeline.FieldCounter.count", lambda *_: os._exit(9))
     with pytest.raises(BloodcellsError, match=r"died 5 times.*--workers"):
         run(many, tiny_model, tmp_path / "out", workers=2)
 

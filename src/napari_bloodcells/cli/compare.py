@@ -10,7 +10,7 @@ import typer
 from napari_bloodcells.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from napari_bloodcells.core.compare import Comparison
+    from napari_bloodcells.core.statistics.compare import Comparison
 
 
 def compare(
@@ -29,9 +29,9 @@ def compare(
     Prints agreement per class with Cohen's kappa, and for each class whether the difference of the percents lies
     within what chance explains (Rümke).  With -o also Bland-Altman and Passing-Bablok, as tables and plots.
     """
-    from napari_bloodcells.core.cellstable import read_cells
-    from napari_bloodcells.core.compare import compare as compare_tables
+    from napari_bloodcells.core.counting.cellstable import read_cells
     from napari_bloodcells.core.report.inputs import scheme_of
+    from napari_bloodcells.core.statistics.compare import compare as compare_tables
 
     if not 0 < min_iou <= 1:
         raise UsageError(f"--min-iou {min_iou:g}: lies above 0 and is at most 1.")
@@ -43,7 +43,7 @@ def compare(
         from rich.console import Console
         from rich.markup import escape
 
-        from napari_bloodcells.core.compareplots import write_comparison
+        from napari_bloodcells.core.statistics.compareplots import write_comparison
 
         write_comparison(found, scheme, output, (a.name, b.name), overwrite=overwrite)
         Console(highlight=False).print(f"Results: {escape(str(output))}", soft_wrap=True)

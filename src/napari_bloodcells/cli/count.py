@@ -11,7 +11,8 @@ from napari_bloodcells.cli.app import EXIT_NOTHING, EXIT_SOME_FAILED
 from napari_bloodcells.cli.common import BoxesOption, DeviceOption, ModelOption, ScaleOption
 
 if TYPE_CHECKING:
-    from napari_bloodcells.core.count import CountOptions, CountResult
+    from napari_bloodcells.core.counting.options import CountOptions
+    from napari_bloodcells.core.counting.result import CountResult
 
 _RESULT, _SPEED, _LIMITS = "Results", "Speed and many machines", "Models and limits"
 _SHOWN_FAILURES = 10
@@ -111,10 +112,10 @@ def count(
     130 stopped (Ctrl-C): go on with --resume.
     """
     from napari_bloodcells.cli.progress import TerminalProgress
-    from napari_bloodcells.core.count import CountOptions
     from napari_bloodcells.core.count import count as count_images
+    from napari_bloodcells.core.counting.options import CountOptions
+    from napari_bloodcells.core.counting.output import default_output
     from napari_bloodcells.core.errors import Cancelled
-    from napari_bloodcells.core.output import default_output
 
     place = output or default_output(inputs)
     options = CountOptions(
@@ -140,7 +141,7 @@ def count(
         except Cancelled as stop:
             raise Cancelled(f"{stop} Go on with the same command and --resume.") from None
         if overlay:
-            from napari_bloodcells.core.overlay import write_overlays
+            from napari_bloodcells.core.counting.overlay import write_overlays
 
             write_overlays(result, place / "overlay", progress)
     if report:
@@ -157,7 +158,7 @@ def count(
 
 
 def _devices(text: str | None) -> tuple[str, ...]:
-    from napari_bloodcells.core.workers import all_devices
+    from napari_bloodcells.core.counting.workers import all_devices
 
     return () if text is None else all_devices(text)
 

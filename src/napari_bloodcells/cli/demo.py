@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from napari_bloodcells.core.count import CountResult
+    from napari_bloodcells.core.counting.result import CountResult
     from napari_bloodcells.synthetic import SmearSettings
 
 DIFFERENTIAL = {"neutrophil": 0.45, "lymphocyte": 0.25, "monocyte": 0.13, "eosinophil": 0.10, "basophil": 0.07}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from napari_bloodcells.core.count import CountResult
+    from napari_bloodcells.core.counting.result import CountResult
 
 
 def show_profile(result: CountResult) -> None:

@@ -44,8 +44,8 @@ def report_options(
     intervals: str = "binomial",
 ) -> ReportOptions:
     """What the options of a command mean for a report; ``UsageError`` for a value that cannot be meant."""
-    from napari_bloodcells.core.reference import Patient, load_ranges
     from napari_bloodcells.core.report.content import ReportOptions
+    from napari_bloodcells.core.statistics.reference import Patient, load_ranges
 
     if wbc is not None and not 0 < wbc < 2000:
         raise UsageError(f"--wbc {wbc:g}: a white cell count in 10^9/L lies above 0 and below 2000 (7.2, not 7200).")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from napari_bloodcells.core.metrics import Scores
     from napari_bloodcells.core.schema import Metric
+    from napari_bloodcells.core.statistics.metrics import Scores
 
 WORDS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "ece": "calibration error (ECE)"}
 

@@ -89,7 +89,7 @@ def _choose(arch: str | None, recipe: str | None, resume: bool) -> Any:
 
     from napari_bloodcells.core.errors import UsageError
     from napari_bloodcells.core.models import architecture
-    from napari_bloodcells.core.recipe import load_recipe, recipe_names
+    from napari_bloodcells.core.training.recipe import load_recipe, recipe_names
 
     if arch and recipe:
         raise UsageError("give --arch or --recipe, not both: a recipe names its network.")

@@ -18,14 +18,14 @@ from torch import Tensor
 
 from napari_bloodcells.core.bundle import load_model, save_bundle
 from napari_bloodcells.core.errors import DataSetError, OutputError
-from napari_bloodcells.core.headfit import Head, choose_head
-from napari_bloodcells.core.metrics import Scores, score
 from napari_bloodcells.core.model import Model
-from napari_bloodcells.core.pack import CropPack, pack_crops
 from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 from napari_bloodcells.core.schema import BundleInfo, TrainingSource
-from napari_bloodcells.core.temperature import fit_temperature
-from napari_bloodcells.core.traindata import Data, open_datasets
+from napari_bloodcells.core.statistics.metrics import Scores, score
+from napari_bloodcells.core.training.headfit import Head, choose_head
+from napari_bloodcells.core.training.pack import CropPack, pack_crops
+from napari_bloodcells.core.training.temperature import fit_temperature
+from napari_bloodcells.core.training.traindata import Data, open_datasets
 
 LEAST = 5
 _TRUSTED = 20

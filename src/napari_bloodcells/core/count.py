@@ -10,134 +10,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_bloodcells.core.boxes import Boxes
-from napari_bloodcells.core.cells import OK, FieldRecord, cells_table, images_table
+from napari_bloodcells.core.counting.cells import OK, FieldRecord, cells_table, images_table
+from napari_bloodcells.core.counting.jobs import JobList, Sources, collect_jobs, unnamed
+from napari_bloodcells.core.counting.options import CountOptions
+from napari_bloodcells.core.counting.output import check_output, read_finished, write_tables
+from napari_bloodcells.core.counting.pipeline import FieldCounter
+from napari_bloodcells.core.counting.result import CountResult
+from napari_bloodcells.core.counting.runlock import RunLock
+from napari_bloodcells.core.counting.setup import CounterSetup, StageTimes, check_setup
+from napari_bloodcells.core.counting.shards import ShardPlan, ShardStore, digest_of, shard_size
+from napari_bloodcells.core.counting.workers import Done, Work, cpu_count, run_inline, run_processes
 from napari_bloodcells.core.errors import BloodcellsError, UsageError
-from napari_bloodcells.core.images import DEFAULT_MAX_PIXELS
-from napari_bloodcells.core.jobs import JobList, Sources, collect_jobs, unnamed
-from napari_bloodcells.core.output import check_output, read_finished, write_tables
-from napari_bloodcells.core.pipeline import CounterSetup, FieldCounter, StageTimes, check_setup
 from napari_bloodcells.core.progress import Progress, Silent
 from napari_bloodcells.core.remote import is_address
-from napari_bloodcells.core.runlock import RunLock
-from napari_bloodcells.core.shards import ShardPlan, ShardStore, digest_of, shard_size
-from napari_bloodcells.core.workers import Done, Work, cpu_count, run_inline, run_processes
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from napari_bloodcells.core.bundle import BundleInfo, Model
-    from napari_bloodcells.core.classes import ClassScheme
 
 TASK = "counting"
 FEW = 32
 """So few images are counted in this process: starting others would take longer."""
-
-
-@dataclass(frozen=True)
-class CountOptions:
-    """Settings of a count; every one has a meaning by itself, and the defaults suit a folder of photographs.
-
-    Attributes
-    ----------
-    output : path or None
-        Folder for the tables; None writes nothing and keeps nothing for ``resume``.
-    resume, overwrite : bool
-        Go on with the unfinished run that lies in ``output``; replace the finished results there.
-    format : {"csv", "parquet", "json"}
-    recursive : bool
-        Look into the folders of folders.
-    batch_size : int or None
-        Images that are counted together and kept as one shard; results do not depend on it.
-    workers : int
-        Processes on a CPU: 1 counts in this process, 0 takes one per processor.
-    devices : tuple of str
-        Several devices (``cuda:0``, ``cuda:1``) with one process each, instead of ``device``.
-    cluster : str or None
-        Address of a dask scheduler, or ``local:N``.
-    threshold, find_threshold : float or None, 0 to 1
-        Least confidence of a class and of a found box; None takes those of the models.
-    um_per_pixel : float or None
-        Scale of the images, where it is known better than it can be measured.
-    max_pixels : int
-        Larger images are refused.
-    cells_wanted : int or None
-        Count each whole slide until so many white cells are found; None counts its whole monolayer.
-    anonymous : bool
-        Numbers instead of file names in all results.
-    """
-
-    output: Path | str | None = None
-    resume: bool = False
-    overwrite: bool = False
-    format: str = "csv"
-    recursive: bool = True
-    batch_size: int | None = None
-    workers: int = 1
-    devices: tuple[str, ...] = ()
-    cluster: str | None = None
-    threshold: float | None = None
-    find_threshold: float | None = None
-    um_per_pixel: float | None = None
-    max_pixels: int = DEFAULT_MAX_PIXELS
-    cells_wanted: int | None = None
-    anonymous: bool = False
-
-
-@dataclass(frozen=True)
-class CountResult:
-    """What was counted.
-
-    Attributes
-    ----------
-    cells : DataFrame
-        One row per cell (columns: ``core/cellstable.py``).
-    images : DataFrame
-        One row per image given, read or not (columns: ``core/cells.py``).
-    differentials : DataFrame
-        One block per sample and one for ``all`` (columns: ``core/differential.py``).
-    run : dict
-        Model and its hash, versions, options, device, times.
-    model : BundleInfo
-        Metadata of the model that classified: its scheme, its confusion matrix.
-    root : Path or None
-        Folder that the names of the images are relative to.
-    files : dict
-        Where each image lies, by its name in the tables; arrays are not in it.
-    """
-
-    cells: pd.DataFrame
-    images: pd.DataFrame
-    differentials: pd.DataFrame
-    run: dict[str, Any]
-    model: BundleInfo = field(repr=False)
-    root: Path | None = field(default=None, repr=False)
-    files: dict[str, str] = field(default_factory=dict, repr=False)
-
-    @property
-    def scheme(self) -> ClassScheme:
-        """The classes that the cells were sorted into."""
-        return self.model.class_scheme
-
-    @property
-    def failed(self) -> pd.DataFrame:
-        """The images that could not be counted, with the reason in ``status``."""
-        return self.images[self.images["status"] != OK]
-
-    def to_csv(self, folder: Path | str, *, overwrite: bool = False) -> Path:
-        """Write ``cells.csv``, ``images.csv``, ``differential.csv`` and ``run.json`` into ``folder``.
-
-        Raises
-        ------
-        OutputError
-            Results are there already and ``overwrite`` is False, or the folder cannot be written.
-        """
-        return write_tables(self, Path(folder), "csv", overwrite=overwrite)
 
 
 def count(
@@ -305,7 +203,7 @@ class _Run:
     def _count(self, plan: ShardPlan, shards: Iterable[int]) -> Iterator[Done]:
         work: Iterator[Work] = ((shard, self.listed.jobs[plan.images_of(shard)]) for shard in shards)
         if self.options.cluster:
-            from napari_bloodcells.core.cluster import run_cluster
+            from napari_bloodcells.core.counting.cluster import run_cluster
 
             return run_cluster(self.options.cluster, self.setup, work, self.progress)
         if self.workers > 1:
@@ -338,7 +236,7 @@ class _Run:
         }
 
     def _run_info(self, read: int, given: int, n_cells: int) -> dict[str, Any]:
-        from napari_bloodcells.core.output import versions
+        from napari_bloodcells.core.counting.output import versions
 
         seconds = time.perf_counter() - self.clock
         options = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self.options).items()}

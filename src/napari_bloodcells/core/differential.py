@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from napari_bloodcells.core.intervals import LEVEL, clopper_pearson, goodman, whole_percents
+from napari_bloodcells.core.statistics.intervals import LEVEL, clopper_pearson, goodman, whole_percents
 
 if TYPE_CHECKING:
     import pandas as pd

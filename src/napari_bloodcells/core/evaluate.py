@@ -20,12 +20,12 @@ from napari_bloodcells.core.classes import UNIDENTIFIED
 from napari_bloodcells.core.datasets import DataSet, Sample
 from napari_bloodcells.core.errors import DataSetError, UsageError
 from napari_bloodcells.core.files import write_atomic
-from napari_bloodcells.core.metrics import Scores, score
 from napari_bloodcells.core.model import Model, Prediction
-from napari_bloodcells.core.pack import pack_crops
 from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 from napari_bloodcells.core.schema import BundleInfo
-from napari_bloodcells.core.traindata import Data, open_datasets
+from napari_bloodcells.core.statistics.metrics import Scores, score
+from napari_bloodcells.core.training.pack import pack_crops
+from napari_bloodcells.core.training.traindata import Data, open_datasets
 
 BOXES = ("auto", "find")
 _PART = 256

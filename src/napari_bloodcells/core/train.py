@@ -17,21 +17,21 @@ from typing import Any
 
 from napari_bloodcells import __version__
 from napari_bloodcells.core.bundle import read_info, save_bundle
-from napari_bloodcells.core.checkpoint import load_checkpoint, save_checkpoint
 from napari_bloodcells.core.classes import ClassScheme
+from napari_bloodcells.core.counting.runlock import LOCK_NAME, RunLock
 from napari_bloodcells.core.devices import pick_device
 from napari_bloodcells.core.errors import BundleError, Cancelled, OutputError
 from napari_bloodcells.core.files import PART, kept_for_resume, make_folder, write_atomic
-from napari_bloodcells.core.finish import finish_bundle
-from napari_bloodcells.core.history import Epoch, write_history
-from napari_bloodcells.core.metrics import Scores
-from napari_bloodcells.core.plots import plot_confusion, plot_history
 from napari_bloodcells.core.progress import Progress, Silent
-from napari_bloodcells.core.recipe import Recipe, load_recipe
-from napari_bloodcells.core.runlock import LOCK_NAME, RunLock
 from napari_bloodcells.core.schema import BundleInfo
-from napari_bloodcells.core.traindata import Cells, Data, gather
-from napari_bloodcells.core.trainer import TASK, Trainer
+from napari_bloodcells.core.statistics.metrics import Scores
+from napari_bloodcells.core.training.checkpoint import load_checkpoint, save_checkpoint
+from napari_bloodcells.core.training.finish import finish_bundle
+from napari_bloodcells.core.training.history import Epoch, write_history
+from napari_bloodcells.core.training.plots import plot_confusion, plot_history
+from napari_bloodcells.core.training.recipe import Recipe, load_recipe
+from napari_bloodcells.core.training.traindata import Cells, Data, gather
+from napari_bloodcells.core.training.trainer import TASK, Trainer
 
 CHECKPOINT, SETTINGS = "checkpoint.safetensors", "training.json"
 CHECKPOINT_SECONDS = 60.0

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QWidget
 from napari_bloodcells.core.differential import WHOLE_FOLDER, differentials, sample_of
 
 if TYPE_CHECKING:
-    from napari_bloodcells.core.count import CountResult
+    from napari_bloodcells.core.counting.result import CountResult
 
 _FIGURES = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
 _FIRST_WIDTH = 170

@@ -32,7 +32,7 @@ from napari_bloodcells.napari.worker import Task, ThreadProgress, report_error
 
 if TYPE_CHECKING:
     import napari
-    from napari_bloodcells.core.count import CountResult
+    from napari_bloodcells.core.counting.result import CountResult
 
 FORMATS = {"csv": "CSV", "parquet": "Parquet", "json": "JSON"}
 
@@ -124,7 +124,7 @@ class BatchWidget(QWidget):
         def work(progress: ThreadProgress) -> CountResult:
             load_torch()
             from napari_bloodcells import count
-            from napari_bloodcells.core.count import CountOptions
+            from napari_bloodcells.core.counting.options import CountOptions
 
             options = CountOptions(
                 output=output,

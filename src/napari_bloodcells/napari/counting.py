@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from napari_bloodcells.core.bundle import Model
-    from napari_bloodcells.core.count import CountResult
+    from napari_bloodcells.core.counting.result import CountResult
 
 OK = "ok"
 TILES_AT_ONCE = 4
@@ -152,7 +152,7 @@ def classify_boxes(
 
 
 def _options(request: CountRequest) -> Any:
-    from napari_bloodcells.core.count import CountOptions
+    from napari_bloodcells.core.counting.options import CountOptions
 
     return CountOptions(threshold=request.threshold, um_per_pixel=request.um_per_pixel, batch_size=8)
 

@@ -21,8 +21,8 @@ from qtpy.QtWidgets import (
 
 from napari_bloodcells.core.differential import Differential, Share, make_differential
 from napari_bloodcells.core.errors import BloodcellsError
-from napari_bloodcells.core.reference import PERCENT, Patient, ReferenceSet, flag, load_ranges
-from napari_bloodcells.core.remarks import remarks
+from napari_bloodcells.core.statistics.reference import PERCENT, Patient, ReferenceSet, flag, load_ranges
+from napari_bloodcells.core.statistics.remarks import remarks
 from napari_bloodcells.napari.class_bar import swatch
 from napari_bloodcells.napari.palette import class_color
 from napari_bloodcells.napari.preferences import Reference

@@ -123,7 +123,7 @@ def photograph_of(xml: Path, filename: str) -> Path | None:
 
 def read_cells_layers(path: str) -> list[LayerData]:
     """The photographs of a former count, as one field or a series, and its cells with every correction."""
-    from napari_bloodcells.core.cellstable import read_cells
+    from napari_bloodcells.core.counting.cellstable import read_cells
 
     table = Path(path)
     frame = read_cells(table)

@@ -1,6 +1,6 @@
 """Between a review and the tables: ``cells.csv``, the features of the Shapes layer, and the result of a count.
 
-All have the columns that ``core/cellstable.py`` names, so a review goes into a table and comes back the same.
+All have the columns that ``core/counting/cellstable.py`` names, so a review goes into a table and comes back the same.
 """
 
 from __future__ import annotations
@@ -9,8 +9,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from napari_bloodcells.core.cellstable import BOX_COLUMNS, PROBABILITY_PREFIX, cell_columns, probability_columns
 from napari_bloodcells.core.classes import NOT_A_WBC, UNIDENTIFIED, ClassScheme, load_scheme, parse_scheme, scheme_names
+from napari_bloodcells.core.counting.cellstable import (
+    BOX_COLUMNS,
+    PROBABILITY_PREFIX,
+    cell_columns,
+    probability_columns,
+)
 from napari_bloodcells.napari.cell import Cell
 from napari_bloodcells.napari.review import Review
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_bloodcells.core.boxes import iou
-from napari_bloodcells.core.cellstable import BOX_COLUMNS
+from napari_bloodcells.core.counting.cellstable import BOX_COLUMNS
 from napari_bloodcells.napari.cell import Box
 from napari_bloodcells.napari.fields import LARGE, Fields, full_resolution
 

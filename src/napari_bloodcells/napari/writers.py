@@ -25,7 +25,7 @@ UNTYPED = "WBC"
 
 def write_cells_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """Save a cell layer as ``cells.csv``, corrections included."""
-    from napari_bloodcells.core.cellstable import write_cells
+    from napari_bloodcells.core.counting.cellstable import write_cells
 
     target = _free(Path(path))
     return [str(write_cells(layer_table(data, attributes), target))]
@@ -38,8 +38,8 @@ def write_voc_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[st
     """
     from napari_bloodcells import write_voc
     from napari_bloodcells.core.boxes import Boxes
-    from napari_bloodcells.core.cellstable import BOX_COLUMNS
     from napari_bloodcells.core.classes import NOT_A_WBC, UNIDENTIFIED
+    from napari_bloodcells.core.counting.cellstable import BOX_COLUMNS
 
     table = layer_table(data, attributes)
     sizes = _sizes(table, attributes)
@@ -76,7 +76,7 @@ def layer_table(data: Sequence[Any], attributes: dict[str, Any]) -> pd.DataFrame
     """The ``cells`` table of a Shapes layer: boxes as they lie on the canvas, all else from its features."""
     import pandas as pd
 
-    from napari_bloodcells.core.cellstable import BOX_COLUMNS
+    from napari_bloodcells.core.counting.cellstable import BOX_COLUMNS
 
     features = pd.DataFrame(attributes.get("features")).reset_index(drop=True)
     boxes = np.array([box_of(shape) for shape in data], float).reshape(-1, 4)

@@ -48,7 +48,7 @@ def test_the_normalization_is_that_of_the_weights() -> None:
     transform = VGG16_Weights.IMAGENET1K_FEATURES.transforms()
     assert tuple(transform.mean) == ours.MEAN
     assert tuple(transform.std) == pytest.approx(ours.STD)
-    from napari_bloodcells.core.recipe import load_recipe
+    from napari_bloodcells.core.training.recipe import load_recipe
 
     for name in ("vgg16", "vgg16-finetune"):
         assert load_recipe(name).input.mean == pytest.approx(ours.MEAN)

@@ -12,9 +12,9 @@ import pytest
 from tests.example_run import make_run
 
 from napari_bloodcells.core.errors import OutputError
-from napari_bloodcells.core.reference import Patient
 from napari_bloodcells.core.report import ReportOptions, write_reports
 from napari_bloodcells.core.report.inputs import ReportInput, confusion_of, from_folder, scheme_of
+from napari_bloodcells.core.statistics.reference import Patient
 
 
 @pytest.fixture(scope="module")

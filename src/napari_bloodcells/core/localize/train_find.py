@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from napari_bloodcells import __version__
-from napari_bloodcells.core.checkpoint import load_checkpoint, save_checkpoint
+from napari_bloodcells.core.counting.runlock import RunLock
 from napari_bloodcells.core.errors import Cancelled, OutputError, UsageError
 from napari_bloodcells.core.files import display_name, kept_for_resume, make_folder
 from napari_bloodcells.core.localize.calibrate_find import calibrate_localizer
@@ -31,7 +31,7 @@ from napari_bloodcells.core.localize.targets import IGNORE
 from napari_bloodcells.core.localize.tiles import LabeledField, TileMaker
 from napari_bloodcells.core.localize.trainer import FindSettings, Trainer, load_find_settings
 from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
-from napari_bloodcells.core.runlock import RunLock
+from napari_bloodcells.core.training.checkpoint import load_checkpoint, save_checkpoint
 
 __all__ = ["FindSettings", "load_find_settings", "train_localizer"]
 

@@ -6,7 +6,7 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from napari_bloodcells.core.cellstable import BOX_COLUMNS
+from napari_bloodcells.core.counting.cellstable import BOX_COLUMNS
 
 if TYPE_CHECKING:
     from napari_bloodcells.core.report.inputs import ReportInput

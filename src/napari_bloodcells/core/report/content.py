@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from napari_bloodcells.core.cellstable import (
+from napari_bloodcells.core.counting.cellstable import (
     BOX_COLUMNS,
     LABEL_COLUMN,
     PROBABILITY_PREFIX,
     REVIEW_COLUMNS,
     cell_columns,
 )
-from napari_bloodcells.core.correction import correct
 from napari_bloodcells.core.differential import NOT_A_WBC, UNIDENTIFIED, Differential
-from napari_bloodcells.core.intervals import goodman_quantile
-from napari_bloodcells.core.reference import (
+from napari_bloodcells.core.report.sprites import PER_SHEET, SHEET_COLUMNS, Pictures
+from napari_bloodcells.core.statistics.correction import correct
+from napari_bloodcells.core.statistics.intervals import goodman_quantile
+from napari_bloodcells.core.statistics.reference import (
     ABSOLUTE,
     PERCENT,
     Absolute,
@@ -38,8 +39,7 @@ from napari_bloodcells.core.reference import (
     flag,
     load_ranges,
 )
-from napari_bloodcells.core.remarks import MINIMUM_CELLS, WANTED_CELLS, remarks
-from napari_bloodcells.core.report.sprites import PER_SHEET, SHEET_COLUMNS, Pictures
+from napari_bloodcells.core.statistics.remarks import MINIMUM_CELLS, WANTED_CELLS, remarks
 
 if TYPE_CHECKING:
     import pandas as pd

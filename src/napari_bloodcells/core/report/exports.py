@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from napari_bloodcells.core.boxes import Boxes
-from napari_bloodcells.core.cellstable import BOX_COLUMNS, cells_csv
+from napari_bloodcells.core.counting.cellstable import BOX_COLUMNS, cells_csv
 from napari_bloodcells.core.differential import differentials
 from napari_bloodcells.core.errors import UsageError
 from napari_bloodcells.core.files import make_folder, write_atomic

@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_bloodcells.core.errors import UsageError
-from napari_bloodcells.core.reference import ABSOLUTE, PERCENT, Flag, ReferenceRange
+from napari_bloodcells.core.statistics.reference import ABSOLUTE, PERCENT, Flag, ReferenceRange
 
 if TYPE_CHECKING:
     from napari_bloodcells.core.report.content import Content, Row

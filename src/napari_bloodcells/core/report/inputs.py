@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_bloodcells.core.cellstable import (
+from napari_bloodcells.core.counting.cellstable import (
     PROBABILITY_PREFIX,
     apply_corrections,
     probability_columns,

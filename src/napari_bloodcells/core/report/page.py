@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_bloodcells.core.cellstable import table_name
+from napari_bloodcells.core.counting.cellstable import table_name
 from napari_bloodcells.core.differential import WHOLE_FOLDER, Differential, differentials, sample_of
 from napari_bloodcells.core.errors import OutputError
 from napari_bloodcells.core.files import make_folder

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_bloodcells.core.cellstable import BOX_COLUMNS
+from napari_bloodcells.core.counting.cellstable import BOX_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd

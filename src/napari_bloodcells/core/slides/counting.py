@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_bloodcells.core.cells import CellRecord, FieldRecord, SlideArea, cell_record
+from napari_bloodcells.core.counting.cells import CellRecord, FieldRecord, SlideArea, cell_record
+from napari_bloodcells.core.counting.jobs import FieldJob
 from napari_bloodcells.core.errors import BloodcellsError, Cancelled, UsageError
-from napari_bloodcells.core.jobs import FieldJob
 from napari_bloodcells.core.progress import check_cancelled
 from napari_bloodcells.core.quality import check_quality
 from napari_bloodcells.core.remote import is_address
@@ -33,8 +33,8 @@ from napari_bloodcells.core.slides.survey import Survey, survey_slide
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from napari_bloodcells.core.counting.pipeline import FieldCounter
     from napari_bloodcells.core.localize import Field
-    from napari_bloodcells.core.pipeline import FieldCounter
 
 TASK = "slide"
 CROPS = 512
@@ -219,7 +219,7 @@ class _SlideCount:
 
     def _cells(self, grid: FieldGrid, kept: _Kept) -> tuple[CellRecord, ...]:
         """Every cell once, from left to right."""
-        from napari_bloodcells.core.pipeline import reading_order
+        from napari_bloodcells.core.counting.located import reading_order
 
         if not kept.probabilities:
             return ()

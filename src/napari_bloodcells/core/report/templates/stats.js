@@ -1,4 +1,4 @@
-// The statistics of core/intervals.py and core/reference.py once more, for the page: tests hold the two equal.
+// The statistics of core/statistics/intervals.py and core/statistics/reference.py once more, for the page: tests hold the two equal.
 const Stats = (() => {
   const LANCZOS = [0.99999999999980993, 676.5203681218851, -1259.1392167224028, 771.32342877765313,
     -176.61502916214059, 12.507343278686905, -0.13857109526572012, 9.9843695780195716e-6, 1.5056327351493116e-7];
@@ -49,7 +49,7 @@ const Stats = (() => {
     return [k > 0 ? inverseBeta(k, n - k + 1, 0.025) : 0, k < n ? inverseBeta(k + 1, n - k, 0.975) : 1];
   }
 
-  // Simultaneous interval of one class of a differential; b is the quantile of core/intervals.py.
+  // Simultaneous interval of one class of a differential; b is the quantile of core/statistics/intervals.py.
   function goodman(k, n, b) {
     if (!n) return [0, 1];
     const half = Math.sqrt(b * (b + 4 * k * (n - k) / n)), middle = b + 2 * k, whole = 2 * (n + b);

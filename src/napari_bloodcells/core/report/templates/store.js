@@ -91,7 +91,7 @@ class Store {
     return counts;
   }
 
-  // The table of core/cellstable.py, with the same columns, numbers and neutralized texts.
+  // The table of core/counting/cellstable.py, with the same columns, numbers and neutralized texts.
   csv() {
     const c = this.cells, names = this.data.classes.map((k) => k.name);
     const number = (v) => v === null ? "" : Number.isInteger(v) ? v + ".0" : String(v);

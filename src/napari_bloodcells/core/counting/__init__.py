@@ -1,0 +1,1 @@
+"""What ``count`` is made of: jobs, the pipeline, workers and clusters, shards on disk, and the tables."""

@@ -1,0 +1,244 @@
+"""What is to be counted: one ``FieldJob`` per image, in the order of the results.
+
+Paths of files and folders, or arrays, go in.  Each image gets the name under which it stands in every table (its path
+relative to what was given, with ``/``, so never two of one name), its annotation file where there is one, and the
+labels that its data set knows.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_bloodcells.core.boxes import Boxes
+from napari_bloodcells.core.counting.cellstable import table_name
+from napari_bloodcells.core.errors import BloodcellsError, DataSetError, DataWarning, ImageError, UsageError
+from napari_bloodcells.core.find import find_images, is_output_folder
+from napari_bloodcells.core.matching import find_annotations, match_annotations
+from napari_bloodcells.core.remote import is_address, list_images
+
+if TYPE_CHECKING:
+    from napari_bloodcells.core.datasets.base import DataSet
+
+Box: TypeAlias = tuple[float, float, float, float]
+PathOrArray: TypeAlias = str | Path | NDArray[np.generic]
+Sources: TypeAlias = PathOrArray | Sequence[PathOrArray] | Mapping[str, PathOrArray]
+
+LABEL_TABLES = ("labels.csv", "classes.csv", "classes.txt", "labels.json")
+"""A folder that holds one of these says what its cells are."""
+
+
+@dataclass(frozen=True)
+class FieldJob:
+    """One image to count.
+
+    Attributes
+    ----------
+    image : str
+        Its name in the tables.
+    source : str or (H, W, ...) array
+        Where its pixels are.
+    annotation : str or None
+        Its VOC file.
+    labels : tuple of (box or None, class)
+        Cells that the data set has a type for; None stands for the only cell of the image.
+    boxes : Boxes or None
+        Boxes given by the caller, instead of all others.
+    """
+
+    image: str
+    source: str | NDArray[np.generic]
+    annotation: str | None = None
+    labels: tuple[tuple[Box | None, str], ...] = ()
+    boxes: Boxes | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class JobList:
+    """The jobs of one run, the folder that their names are relative to, and what was odd about the annotations."""
+
+    jobs: tuple[FieldJob, ...]
+    root: Path | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def collect_jobs(sources: Sources, *, recursive: bool = True, annotations: bool = True, labels: bool = True) -> JobList:
+    """List what is to be counted.
+
+    Parameters
+    ----------
+    sources : path, array, sequence of these, or mapping of name to path or array
+        Folders are searched for images.  An array is (H, W, 3) RGB or what ``to_rgb8`` takes.
+    recursive : bool
+        Also look into the folders of folders.
+    annotations : bool
+        Look for VOC files.
+    labels : bool
+        Look for the cell types that a data set knows.
+
+    Raises
+    ------
+    UsageError
+        Nothing was given, or a path that does not exist.
+    """
+    named = _named(sources)
+    if not named:
+        raise UsageError("Nothing to count: give a folder, image files, or arrays.")
+    if any(isinstance(value, np.ndarray) for value in named.values()):
+        return JobList(tuple(FieldJob(n, v if isinstance(v, np.ndarray) else str(v)) for n, v in named.items()))
+    if isinstance(sources, Mapping):
+        return JobList(tuple(FieldJob(name, str(value)) for name, value in named.items()))
+    if any(is_address(name) for name in named):
+        return _remote_jobs(list(named), recursive)
+    return _path_jobs([Path(name) for name in named], recursive, annotations, labels)
+
+
+def _named(sources: Sources) -> dict[str, PathOrArray]:
+    if isinstance(sources, Mapping):
+        return dict(sources)
+    listed: list[PathOrArray] = [sources] if isinstance(sources, (str, Path, np.ndarray)) else list(sources)
+    return {
+        f"array {number}" if isinstance(value, np.ndarray) else str(value): value
+        for number, value in enumerate(listed, start=1)
+    }
+
+
+def _remote_jobs(addresses: list[str], recursive: bool) -> JobList:
+    """Jobs of images that lie elsewhere: their cells are found, as no XML is fetched."""
+    jobs: list[FieldJob] = []
+    for address in addresses:
+        if not is_address(address):
+            raise UsageError(f"{address}: give folders of this machine or addresses, not both at once.")
+        prefix = f"{address.rstrip('/').rpartition('/')[2]}/" if len(addresses) > 1 else ""
+        listed = list_images(address, recursive)
+        jobs += [FieldJob(table_name(f"{prefix}{name}"), place) for name, place in listed.items()]
+    names = [job.image for job in jobs]
+    if len(set(names)) < len(names):
+        raise UsageError("Two of the addresses end with the same name; count them one after the other.")
+    return JobList(tuple(jobs))
+
+
+def _path_jobs(paths: list[Path], recursive: bool, annotations: bool, labels: bool) -> JobList:
+    for path in paths:
+        if not os.path.lexists(path):
+            raise UsageError(f"{path}: no such file or folder.")
+        if path.is_dir() and is_output_folder(path) and len(paths) == 1:
+            raise UsageError(f"{path}: holds the results of a count, not images; give the folder of the images.")
+    root = common_root(paths)
+    try:
+        images = find_images(paths, recursive, slides=True)
+    except ImageError as error:
+        raise UsageError(str(error)) from error
+    told: list[str] = []
+    matched: dict[Path, Path] = {}
+    if annotations:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            matched = match_annotations(images, find_annotations(paths, recursive))
+        told = [str(warning.message) for warning in caught if issubclass(warning.category, DataWarning)]
+    known = known_labels(paths) if labels else {}
+    jobs = tuple(
+        FieldJob(
+            relative_name(image, root),
+            str(image),
+            str(matched[image]) if image in matched else None,
+            known.get(os.path.realpath(image), ()),
+        )
+        for image in images
+    )
+    return JobList(jobs, root, tuple(told))
+
+
+def common_root(paths: Iterable[Path]) -> Path:
+    """The folder that names in the tables are relative to: the folder given, or the one that holds all given.
+
+    >>> common_root([Path("/data/a/1.jpg"), Path("/data/b/2.jpg")]).as_posix()
+    '/data'
+    """
+    folders = [Path(os.path.abspath(path)) for path in paths]
+    if len(folders) == 1 and folders[0].is_dir():
+        return folders[0]
+    try:
+        return Path(os.path.commonpath([folder.parent for folder in folders]))
+    except ValueError:  # two drives
+        return Path(os.path.abspath(os.sep))
+
+
+def relative_name(image: Path, root: Path) -> str:
+    """The name of ``image`` in the tables: its path below ``root``, with ``/``."""
+    path = Path(os.path.abspath(image))
+    try:
+        return table_name(str(path.relative_to(root)))
+    except ValueError:
+        return table_name(str(path))
+
+
+def known_labels(folders: Iterable[Path]) -> dict[str, tuple[tuple[Box | None, str], ...]]:
+    """The cell types that data sets among ``folders`` know: real path of an image to its boxes and classes.
+
+    Only a folder that says so itself is read as a data set: by a table of labels, or by being a tree of class
+    folders.  One that cannot be read as a data set has no labels; that is no reason not to count it.
+    """
+    result: dict[str, tuple[tuple[Box | None, str], ...]] = {}
+    for folder in folders:
+        if not folder.is_dir() or not _may_hold_labels(folder):
+            continue
+        dataset = _dataset(folder)
+        for sample in dataset.samples if dataset is not None else ():
+            if sample.label is not None:
+                key = os.path.realpath(sample.image)
+                result[key] = (*result.get(key, ()), (sample.box, sample.label))
+    return result
+
+
+def _may_hold_labels(folder: Path) -> bool:
+    from napari_bloodcells.core.classes import load_scheme
+
+    if any((folder / name).is_file() for name in LABEL_TABLES):
+        return True
+    scheme = load_scheme("pbc8")
+    try:
+        inside = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
+        below = [e.name for name in inside[:4] for e in os.scandir(folder / name) if e.is_dir()] if inside else []
+    except OSError:
+        return False
+    return sum(scheme.index(name) is not None for name in {*inside, *below}) >= 2
+
+
+def _dataset(folder: Path) -> DataSet | None:
+    from napari_bloodcells.core.datasets import load_dataset
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        try:
+            return load_dataset(folder)
+        except (DataSetError, BloodcellsError):
+            return None
+
+
+def unnamed(jobs: JobList) -> JobList:
+    """The same jobs with numbers instead of names, for results that leave the house (``--anonymous``).
+
+    Samples stay apart: every folder gets a number of its own.
+
+    >>> listed = JobList((FieldJob("Smith/1.jpg", "x"), FieldJob("Jones/1.jpg", "y"), FieldJob("Jones/2.jpg", "z")))
+    >>> [job.image for job in unnamed(listed).jobs]
+    ['sample 1/field 1', 'sample 2/field 1', 'sample 2/field 2']
+    """
+    folders: dict[str, int] = {}
+    counts: dict[str, int] = {}
+    renamed = []
+    for job in jobs.jobs:
+        folder = job.image.rpartition("/")[0]
+        number = folders.setdefault(folder, len(folders) + 1)
+        counts[folder] = counts.get(folder, 0) + 1
+        prefix = f"sample {number}/" if folder else ""
+        renamed.append(replace(job, image=f"{prefix}field {counts[folder]}"))
+    return replace(jobs, jobs=tuple(renamed), root=None, warnings=())

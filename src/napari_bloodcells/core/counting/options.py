@@ -1,0 +1,58 @@
+"""The settings of a count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_bloodcells.core.images import DEFAULT_MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class CountOptions:
+    """Settings of a count; every one has a meaning by itself, and the defaults suit a folder of photographs.
+
+    Attributes
+    ----------
+    output : path or None
+        Folder for the tables; None writes nothing and keeps nothing for ``resume``.
+    resume, overwrite : bool
+        Go on with the unfinished run that lies in ``output``; replace the finished results there.
+    format : {"csv", "parquet", "json"}
+    recursive : bool
+        Look into the folders of folders.
+    batch_size : int or None
+        Images that are counted together and kept as one shard; results do not depend on it.
+    workers : int
+        Processes on a CPU: 1 counts in this process, 0 takes one per processor.
+    devices : tuple of str
+        Several devices (``cuda:0``, ``cuda:1``) with one process each, instead of ``device``.
+    cluster : str or None
+        Address of a dask scheduler, or ``local:N``.
+    threshold, find_threshold : float or None, 0 to 1
+        Least confidence of a class and of a found box; None takes those of the models.
+    um_per_pixel : float or None
+        Scale of the images, where it is known better than it can be measured.
+    max_pixels : int
+        Larger images are refused.
+    cells_wanted : int or None
+        Count each whole slide until so many white cells are found; None counts its whole monolayer.
+    anonymous : bool
+        Numbers instead of file names in all results.
+    """
+
+    output: Path | str | None = None
+    resume: bool = False
+    overwrite: bool = False
+    format: str = "csv"
+    recursive: bool = True
+    batch_size: int | None = None
+    workers: int = 1
+    devices: tuple[str, ...] = ()
+    cluster: str | None = None
+    threshold: float | None = None
+    find_threshold: float | None = None
+    um_per_pixel: float | None = None
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    cells_wanted: int | None = None
+    anonymous: bool = False

@@ -1,0 +1,179 @@
+"""The output folder of a count: checked before anything is done, written at the end, never over a former result.
+
+``cells``, ``images`` and ``differential`` as CSV, Parquet or JSON, and ``run.json``; each file appears under its name
+whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_bloodcells.core.counting.cellstable import cells_csv, neutralize_frame, read_cells, restore
+from napari_bloodcells.core.counting.shards import PARTIAL, PLAN, check_same_run, write_or_tell
+from napari_bloodcells.core.errors import OutputError, UsageError
+from napari_bloodcells.core.files import make_folder
+from napari_bloodcells.core.remote import is_address, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from napari_bloodcells.core.counting.jobs import Sources
+    from napari_bloodcells.core.counting.options import CountOptions
+    from napari_bloodcells.core.counting.result import CountResult
+
+FORMATS = ("csv", "parquet", "json")
+RUN = "run.json"
+TABLES = ("cells", "images", "differential")
+DEFAULT_SUFFIX = "-differential"
+
+
+def default_output(paths: Sequence[str]) -> Path:
+    """``FOLDER-differential`` beside the folder that is counted, or that holds the first file; here for an address.
+
+    >>> default_output(["/data/smears"]).as_posix(), default_output(["s3://bucket/smears"]).as_posix()
+    ('/data/smears-differential', 'smears-differential')
+    """
+    if is_address(paths[0]):
+        return Path(f"{shown(paths[0]).rstrip('/').rpartition('/')[2] or 'images'}{DEFAULT_SUFFIX}")
+    first = Path(os.path.abspath(paths[0]))
+    folder = first if first.is_dir() or not first.suffix else first.parent
+    return folder.with_name(f"{folder.name or 'images'}{DEFAULT_SUFFIX}")
+
+
+def check_output(output: Path, sources: Sources, options: CountOptions) -> None:
+    """Make the output folder, or refuse it.
+
+    Raises
+    ------
+    UsageError
+        It lies inside of the input, the format is unknown, or it holds the results of another run.
+    OutputError
+        It cannot be made or written.
+    """
+    if options.format not in FORMATS:
+        raise UsageError(f"format must be {', '.join(FORMATS)}, not {options.format!r}.")
+    place = Path(os.path.realpath(output))
+    for folder in _folders(sources):
+        if place == folder or folder in place.parents:
+            raise UsageError(
+                f"{output}: lies inside of the images' folder, where nothing is written; give another one with -o."
+            )
+    if place.exists() and not place.is_dir():
+        raise UsageError(f"{output}: is a file; give a folder with -o.")
+    finished = [name for name in (RUN, *_table_names()) if (place / name).exists()]
+    if finished and not options.overwrite and not options.resume:
+        raise UsageError(
+            f"{output}: holds the results of a run ({finished[0]}), which are not overwritten; "
+            "give another folder with -o, or say --overwrite."
+        )
+    make_folder(place)
+
+
+def _table_names() -> list[str]:
+    return [f"{table}.{suffix}" for table in TABLES for suffix in FORMATS]
+
+
+def _folders(sources: Sources) -> list[Path]:
+    listed = [sources] if isinstance(sources, (str, Path, np.ndarray)) else list(sources)
+    paths = [Path(os.path.realpath(e)) for e in listed if isinstance(e, (str, Path)) and not is_address(e)]
+    return [path for path in paths if path.is_dir()]
+
+
+def write_tables(result: CountResult, folder: Path, format: str = "csv", *, overwrite: bool = False) -> Path:
+    """Write the tables and ``run.json`` into ``folder``, which is made where it is missing; return it.
+
+    Raises
+    ------
+    OutputError
+        A file is there already and ``overwrite`` is False, or cannot be written.
+    """
+    names = [f"{table}.{format}" for table in TABLES] + [RUN]
+    there = [name for name in names if (folder / name).exists()]
+    if there and not overwrite:
+        raise OutputError(f"{folder}: holds {there[0]} already, which is not overwritten; give another folder.")
+    make_folder(folder)
+    tables = (result.cells, result.images, result.differentials)
+    for name, table in zip(names[:3], tables, strict=True):
+        write_or_tell(folder / name, table_bytes(table, format, cells=name.startswith("cells")))
+    write_or_tell(folder / RUN, (json.dumps(result.run, indent=1, default=str) + "\n").encode())
+    return folder
+
+
+def read_finished(
+    folder: Path, fingerprint: dict[str, Any], format: str
+) -> tuple[Any, Any, Any, dict[str, Any]] | None:
+    """The tables and ``run.json`` of a run that is finished already; None where it is not.
+
+    Raises
+    ------
+    OutputError
+        The results there are of another run, or cannot be read.
+    """
+    if (folder / PARTIAL / PLAN).exists() or not (folder / RUN).exists():
+        return None
+    try:
+        run = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        former = run["fingerprint"]
+        if not isinstance(former, dict):
+            raise ValueError("no fingerprint")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{folder / RUN}: is damaged; give another folder with -o.") from error
+    check_same_run(folder, former, json.loads(json.dumps(fingerprint)))
+    cells, images, differential = (read_table(folder / f"{name}.{format}") for name in TABLES)
+    return cells, images, differential, run
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table that ``write_tables`` wrote, as it was counted."""
+    import pandas as pd
+
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        if path.suffix == ".json":
+            return pd.read_json(path, orient="records")
+        if path.stem == "cells":
+            return read_cells(path)
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], encoding_errors="surrogateescape")
+        texts = [name for name in ("image", "sample", "status", "problems", "warnings") if name in table]
+        return table.assign(**{name: [restore(str(v)) if v == v else "" for v in table[name]] for name in texts})
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: cannot be read ({error}).") from error
+
+
+def table_bytes(table: pd.DataFrame, format: str, *, cells: bool = False) -> bytes:
+    """A table as the bytes of a CSV, Parquet or JSON (one list of rows) file."""
+    if format == "parquet":
+        try:
+            buffer = io.BytesIO()
+            table.to_parquet(buffer, index=False)
+        except ImportError:
+            raise UsageError(
+                "format parquet needs pyarrow: pip install 'napari-bloodcells[parquet]', or take --format csv."
+            ) from None
+        return buffer.getvalue()
+    if format == "json":
+        records: str = table.to_json(orient="records", indent=1, double_precision=6, force_ascii=True)
+        return (records + "\n").encode()
+    text = cells_csv(table) if cells else neutralize_frame(table).to_csv(index=False, lineterminator="\n")
+    return text.encode("utf-8", "surrogateescape")
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of what its numbers depend on."""
+    import platform
+
+    found: dict[str, Any] = {"python": platform.python_version()}
+    for name in ("napari-bloodcells", "torch", "numpy", "pandas", "pillow", "scipy", "scikit-image", "tifffile"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

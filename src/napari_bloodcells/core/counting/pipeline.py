@@ -1,0 +1,314 @@
+"""From jobs to records: read -> localize -> crop -> classify, each stage on its own terms.
+
+A ``FieldCounter`` holds the localizer and the model and takes a shard of jobs.  Images are read ahead, a bounded number
+of them, by threads (Pillow decodes outside of Python's lock) where the network runs on a GPU; on a CPU every worker
+process reads its own.  Pictures are read at half size where that holds all that the crops need (``picture.py``).
+Each image is localized and cropped by itself and its pixels are let go at once; the crops of a whole shard are
+classified together, in the model's fixed micro-batches, so that a result does not depend on what else is in the
+shard.  An error travels with its image, in the order of the jobs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from napari_bloodcells.core.boxes import Boxes
+from napari_bloodcells.core.counting.cells import CellRecord, FieldRecord, Verdict, cell_record
+from napari_bloodcells.core.counting.jobs import FieldJob
+from napari_bloodcells.core.counting.located import (
+    Located,
+    enlarged,
+    failed,
+    match_labels,
+    reading_order,
+    whole_field,
+    without_names,
+)
+from napari_bloodcells.core.counting.picture import Picture
+from napari_bloodcells.core.counting.setup import CounterSetup, StageTimes
+from napari_bloodcells.core.errors import AnnotationError, BloodcellsError, DataWarning
+from napari_bloodcells.core.progress import Progress, Silent
+from napari_bloodcells.core.quality import check_quality
+from napari_bloodcells.core.slides import is_slide
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from napari_bloodcells.core.bundle import Model
+    from napari_bloodcells.core.localize import Field, Localizer
+
+Read: TypeAlias = tuple[FieldJob, "Picture | BloodcellsError"]
+
+GROUP, GROUP_BYTES = 8, 16_000_000
+"""Images that are localized together, at most so many and so large."""
+READ_AHEAD = 4
+"""Images that wait, read, per reading thread."""
+FINE_ENOUGH = 0.8
+"""A reduced picture serves where its pixels are this much finer than those of the crops (BCCD at half size: 0.6)."""
+
+
+class FieldCounter:
+    """Counts images with one model and one localizer on one device.
+
+    Parameters
+    ----------
+    setup : CounterSetup
+    model : Model, optional
+        A loaded model to use instead of ``setup.model``.
+    """
+
+    def __init__(self, setup: CounterSetup, model: Model | None = None) -> None:
+        from napari_bloodcells.core.bundle import load_model
+
+        self.setup = setup
+        self.model = model if model is not None else load_model(setup.model, setup.device)
+        info = self.model.info
+        threshold = info.min_confidence if setup.threshold is None else setup.threshold
+        limit = float("inf") if info.max_distance is None else info.max_distance
+        self.verdict = Verdict(info.class_names, threshold, limit)
+        self.times = StageTimes()
+        self.progress: Progress = Silent()
+        self._halves = setup.boxes != "whole" and info.crop.scale == "um"
+        self._localizer: Localizer | None = None
+
+    @property
+    def localizer(self) -> Localizer:
+        """The localizer, loaded when it is first needed: whole cells and fields with all boxes need none."""
+        if self._localizer is None:
+            from napari_bloodcells.core.localize import load_localizer
+
+            setup = self.setup
+            self._localizer = load_localizer(setup.localizer, str(self.model.device), setup.find_threshold)
+        return self._localizer
+
+    def count(self, jobs: Sequence[FieldJob]) -> list[FieldRecord]:
+        """Count the images of ``jobs``: one record each, in their order, whatever happens to an image.
+
+        Whole slides among them are counted one by one, and tell ``self.progress`` of every field.
+        """
+        if any(self._finds(job) for job in jobs):  # with boxes given too, unless their scale is
+            _ = self.localizer  # one that cannot be loaded ends the run, not each image
+        slides = {n: self._slide(job) for n, job in enumerate(jobs) if is_slide(job.source)}
+        fields = iter(self._fields([job for n, job in enumerate(jobs) if n not in slides]))
+        records = [slides[n] if n in slides else next(fields) for n in range(len(jobs))]
+        self.times.images += len(records)
+        self.times.cells += sum(len(record.cells) for record in records)
+        return records
+
+    def _slide(self, job: FieldJob) -> FieldRecord:
+        from napari_bloodcells.core.slides.counting import count_slide
+
+        return without_names(job, count_slide(self, job))
+
+    def _fields(self, jobs: Sequence[FieldJob]) -> list[FieldRecord]:
+        """Count photographs."""
+        located = [item for group in _groups(self._read_ahead(jobs)) for item in self._locate_group(group)]
+        cells = iter(self._classify(located))
+        return [
+            without_names(job, replace(item.record, cells=tuple(next(cells) for _ in range(len(item.boxes)))))
+            for job, item in zip(jobs, located, strict=True)
+        ]
+
+    def _read(self, job: FieldJob) -> Picture | BloodcellsError:
+        try:
+            if isinstance(job.source, np.ndarray):
+                return Picture.of_array(job.source, job.image)
+            return Picture.of_file(job.source, self.setup.max_pixels, self._halves)
+        except BloodcellsError as error:
+            return error
+        except MemoryError:
+            return BloodcellsError(f"{job.image}: is too large for the memory of this machine.")
+
+    def _read_ahead(self, jobs: Sequence[FieldJob]) -> Iterator[tuple[FieldJob, Picture | BloodcellsError]]:
+        if self.setup.readers < 1:
+            for job in jobs:
+                with self.times.stage("read"):
+                    image = self._read(job)
+                yield job, image
+            return
+        waiting: deque[tuple[FieldJob, Future[Picture | BloodcellsError]]] = deque()
+        with ThreadPoolExecutor(self.setup.readers) as pool:
+            for job in jobs:
+                waiting.append((job, pool.submit(self._read, job)))
+                if len(waiting) >= READ_AHEAD * self.setup.readers:
+                    yield from self._next_read(waiting)
+            while waiting:
+                yield from self._next_read(waiting)
+
+    def _next_read(
+        self, waiting: deque[tuple[FieldJob, Future[Picture | BloodcellsError]]]
+    ) -> Iterator[tuple[FieldJob, Picture | BloodcellsError]]:
+        job, future = waiting.popleft()
+        with self.times.stage("read"):
+            image = future.result()
+        yield job, image
+
+    def _locate_group(self, group: Sequence[Read]) -> list[Located]:
+        """Localize and crop a few images, the first looks of those whose cells must be found together."""
+        ahead: dict[int, Field] = {}
+        many = getattr(self._localizer, "find_many", None) if len(group) > 1 else None
+        for reduce in (1, 2):
+            alike = {
+                i: picture.pixels
+                for i, (job, picture) in enumerate(group)
+                if isinstance(picture, Picture) and picture.reduce == reduce and job.boxes is None and self._finds(job)
+            }
+            if many is not None and alike:
+                scale = self.setup.um_per_pixel
+                with self.times.stage("localize"), suppress(Exception):  # then one by one, each with its own error
+                    fields = many(list(alike.values()), um_per_pixel=None if scale is None else scale * reduce)
+                    ahead.update(zip(alike, fields, strict=True))
+        return [self._locate(job, picture, ahead.get(i)) for i, (job, picture) in enumerate(group)]
+
+    def _locate(self, job: FieldJob, picture: Picture | BloodcellsError, found: Field | None) -> Located:
+        if isinstance(picture, BloodcellsError):
+            return failed(job, picture)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", DataWarning)
+            try:
+                boxes, labels, field, crops = self._cells(job, picture, found)
+                if picture.reduce > 1 and not self._fine_enough(picture, field):
+                    with self.times.stage("read"):
+                        picture = picture.whole()
+                    boxes, labels, field, crops = self._cells(job, picture, None)
+            except BloodcellsError as error:
+                return failed(job, error)
+            except Exception as error:  # one image must not take the others with it, whatever it holds
+                return failed(
+                    job, BloodcellsError(f"{job.image}: could not be counted ({type(error).__name__}: {error}).")
+                )
+        scale = None if field.um_per_pixel is None else field.um_per_pixel * picture.reduce
+        record = FieldRecord(
+            image=job.image,
+            width=picture.width,
+            height=picture.height,
+            um_per_pixel=field.um_per_pixel,
+            n_rbc=len(field.rbc) if len(field.rbc) else None,
+            n_platelets=len(field.platelets) if len(field.rbc) else None,
+            problems=(*check_quality(picture.pixels, scale).problems, *field.problems),
+            warnings=tuple(str(w.message) for w in caught if issubclass(w.category, DataWarning)),
+        )
+        return Located(record, boxes, labels, crops)
+
+    def _cells(
+        self, job: FieldJob, picture: Picture, found: Field | None
+    ) -> tuple[Boxes, tuple[str | None, ...], Field, Tensor | None]:
+        """Boxes to classify, what the data set calls them, the field they lie in, and their crops."""
+        with self.times.stage("localize"):
+            boxes, field = self._boxes(job, picture, found)
+            labels = match_labels(boxes, job.labels)
+        with self.times.stage("crop"):
+            crops = self._crop(picture, boxes, field.um_per_pixel)
+        return boxes, labels, field, crops
+
+    def _fine_enough(self, picture: Picture, field: Field) -> bool:
+        """Whether crops of the reduced picture hold as much as those of the whole one."""
+        spec = self.model.info.crop
+        if spec.scale != "um" or field.um_per_pixel is None:
+            return False
+        return field.um_per_pixel * picture.reduce <= FINE_ENOUGH * spec.side_um / spec.size
+
+    def _boxes(self, job: FieldJob, picture: Picture, found: Field | None) -> tuple[Boxes, Field]:
+        """Boxes to classify, in pixels of the whole picture, and the field they lie in; ``found`` is taken as it is."""
+        from napari_bloodcells.core.localize import Field
+
+        scale = self.setup.um_per_pixel
+        if job.boxes is not None:
+            given = Field.of((picture.height, picture.width), job.boxes, um_per_pixel=scale)
+            return job.boxes, given if scale is not None else self._find(picture)
+        if self.setup.boxes == "whole":
+            return whole_field(picture, scale, self.model.info.crop.scale)
+        if job.annotation is not None and self.setup.boxes in ("auto", "xml"):
+            return self._annotated(job.annotation, picture)
+        if self.setup.boxes == "xml":
+            raise AnnotationError(f"{job.image}: has no XML; take --boxes auto to have its cells found.")
+        field = self._find(picture) if found is None else enlarged(found, picture)
+        return field.wbc.take(reading_order(field.wbc.xyxy)), field
+
+    def _find(self, picture: Picture) -> Field:
+        """What the localizer finds, in pixels of the whole picture."""
+        scale = self.setup.um_per_pixel
+        field = self.localizer.find(picture.pixels, um_per_pixel=None if scale is None else scale * picture.reduce)
+        return enlarged(field, picture)
+
+    def _finds(self, job: FieldJob) -> bool:
+        """Whether the cells of an image have to be found."""
+        if job.boxes is not None:
+            return self.setup.um_per_pixel is None
+        if self.setup.boxes in ("auto", "xml") and job.annotation is not None:
+            return False
+        return self.setup.boxes not in ("xml", "whole")
+
+    def _annotated(self, path: str, picture: Picture) -> tuple[Boxes, Field]:
+        from napari_bloodcells.core.datasets import scale_of_red_cells
+        from napari_bloodcells.core.datasets.folder import box_kind
+        from napari_bloodcells.core.localize import Field
+        from napari_bloodcells.core.voc import read_voc
+
+        annotation = read_voc(path)
+        height, width = picture.height, picture.width
+        if annotation.width and annotation.height and (annotation.width, annotation.height) != (width, height):
+            size = f"{annotation.width} x {annotation.height}"
+            raise AnnotationError(
+                f"{annotation.path.name}: is for an image of {size} pixels, but its image has {width} x {height}; "
+                "take --boxes find, or put the image back to its size."
+            )
+        kinds = [box_kind(label) or "WBC" for label in annotation.boxes.labels]
+        white, red, small = (
+            annotation.boxes.take([i for i, kind in enumerate(kinds) if kind == name])
+            for name in ("WBC", "RBC", "Platelets")
+        )
+        scale = self.setup.um_per_pixel or scale_of_red_cells(red, height, width)
+        if scale is not None:
+            return white, Field.of((height, width), white, red, small, scale)
+        return white, self._find(picture)
+
+    def _crop(self, picture: Picture, boxes: Boxes, um_per_pixel: float | None) -> Tensor | None:
+        from napari_bloodcells.core.crops import cut_crops
+
+        if not len(boxes):
+            return None
+        scale = None if um_per_pixel is None else um_per_pixel * picture.reduce
+        spec = self.model.info.crop
+        return cut_crops(picture.pixels, boxes.xyxy / np.float32(picture.reduce), spec, scale, self.model.device)
+
+    def _classify(self, located: Sequence[Located]) -> list[CellRecord]:
+        import torch
+
+        crops = [item.crops for item in located if item.crops is not None]
+        if not crops:
+            return []
+        with self.times.stage("classify"):
+            prediction = self.model.predict(torch.cat(crops))
+        rows = [
+            (box, item.boxes.source, label)
+            for item in located
+            for box, label in zip(item.boxes.xyxy, item.labels, strict=True)
+        ]
+        return [
+            cell_record(box, p, float(far), self.verdict, source, label)
+            for (box, source, label), p, far in zip(rows, prediction.probabilities, prediction.distance, strict=True)
+        ]
+
+
+def _groups(read: Iterable[Read]) -> Iterator[list[Read]]:
+    """Few images at a time: ``GROUP`` of them, or fewer large ones, so that their pixels never add up."""
+    group: list[Read] = []
+    pixels = 0
+    for item in read:
+        group.append(item)
+        pixels += item[1].pixels.size if isinstance(item[1], Picture) else 0
+        if len(group) == GROUP or pixels > GROUP_BYTES:
+            yield group
+            group, pixels = [], 0
+    if group:
+        yield group

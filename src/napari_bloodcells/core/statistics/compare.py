@@ -1,0 +1,333 @@
+"""Two counts of the same smears compared: two reviewers, or the machine against a reviewer.
+
+Cells are matched by image and overlap of their boxes; classes of matched cells give agreement and Cohen's kappa.
+The differentials of the samples (matched or not) give Bland-Altman limits, a Passing-Bablok line, and for each
+difference whether it lies within what chance alone explains (Rümke).  Plots are in ``compareplots.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_bloodcells.core.boxes import iou
+from napari_bloodcells.core.counting.cellstable import BOX_COLUMNS
+from napari_bloodcells.core.differential import WHOLE_FOLDER, differentials
+from napari_bloodcells.core.errors import UsageError
+from napari_bloodcells.core.statistics.intervals import LEVEL, clopper_pearson
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from napari_bloodcells.core.classes import ClassScheme
+
+MIN_IOU = 0.3
+"""Overlap from which two boxes are the same cell: reviewers' boxes of one cell differ by a third of their side."""
+Z = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Kappa:
+    """Cohen's kappa with its 95 % interval (large-sample standard error); NaN where it is not defined."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One class among the matched cells: how many A, B and both gave it, and the positive agreement.
+
+    ``agreement`` is ``2 both / (a + b)``, 0 to 1, with an exact binomial interval of ``both`` in the cells that
+    either gave it turned into the same scale.
+    """
+
+    name: str
+    a: int
+    b: int
+    both: int
+    agreement: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class BlandAltman:
+    """Differences B - A in percent points over samples: their mean, and the limits that hold 95 % of them."""
+
+    name: str
+    n: int
+    bias: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """Passing-Bablok regression B = intercept + slope A, each with its 95 % interval.
+
+    All NaN with fewer than 3 samples; a limit is NaN where so few samples leave it open, as fewer
+    than 5 always do.
+    """
+
+    name: str
+    n: int
+    slope: float
+    slope_low: float
+    slope_high: float
+    intercept: float
+    intercept_low: float
+    intercept_high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One class of one sample: percents and counts of both, and whether chance alone explains the difference."""
+
+    sample: str
+    name: str
+    count_a: int
+    total_a: int
+    percent_a: float
+    count_b: int
+    total_b: int
+    percent_b: float
+    p_value: float
+    within: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that two counts say about each other.
+
+    ``confusion`` holds matched cells, A by row and B by column, in the order of ``labels``; ``only_a`` and ``only_b``
+    are cells without a partner.
+    """
+
+    labels: tuple[str, ...]
+    confusion: NDArray[np.int64]
+    only_a: int
+    only_b: int
+    kappa: Kappa
+    agreement: tuple[Agreement, ...]
+    differences: tuple[Difference, ...]
+    bland_altman: tuple[BlandAltman, ...]
+    lines: tuple[Line, ...]
+
+    @property
+    def matched(self) -> int:
+        """Cells that both have."""
+        return int(self.confusion.sum())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; NaN as None."""
+        values = asdict(self)
+        values["confusion"] = self.confusion.tolist()
+        values["matched"] = self.matched
+        plain: dict[str, Any] = _without_nan(values)
+        return plain
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def compare(a: pd.DataFrame, b: pd.DataFrame, scheme: ClassScheme, *, min_iou: float = MIN_IOU) -> Comparison:
+    """Compare two ``cells`` tables of the same images.
+
+    Parameters
+    ----------
+    a, b : DataFrame
+        As ``read_cells`` gives them; the column ``class`` is compared.
+    scheme : ClassScheme
+        The classes; other names are kept as they are.
+    min_iou : float, 0 to 1
+        Least overlap of two boxes that are the same cell.
+
+    Raises
+    ------
+    UsageError
+        The tables have no image in common.
+    """
+    pairs, only_a, only_b = match_cells(a, b, min_iou)
+    if not set(a["image"]) & set(b["image"]):
+        raise UsageError("The two tables have no image in common; compare counts of the same folder.")
+    left, right = a["class"].to_numpy(str), b["class"].to_numpy(str)
+    seen = dict.fromkeys([*left, *right])
+    labels = (*scheme.names, *(str(name) for name in seen if name not in scheme.names))
+    place = {name: i for i, name in enumerate(labels)}
+    confusion = np.zeros((len(labels), len(labels)), np.int64)
+    for i, j in pairs:
+        confusion[place[left[i]], place[right[j]]] += 1
+    found = differences(a, b, scheme)
+    white = [cell.name for cell in scheme.classes if cell.kind == "wbc"]
+    alone = len({d.sample for d in found}) == 1  # else the whole folder is the sum of its samples, and no point
+    used = [d for d in found if alone or d.sample != WHOLE_FOLDER]
+    points = {name: [(d.percent_a, d.percent_b) for d in used if d.name == name] for name in white}
+    clean = {n: np.array([p for p in ps if np.isfinite(p).all()]).reshape(-1, 2) for n, ps in points.items()}
+    return Comparison(
+        labels,
+        confusion,
+        only_a,
+        only_b,
+        cohen_kappa(confusion),
+        tuple(_agreement(confusion, labels)),
+        found,
+        tuple(bland_altman(name, p[:, 0], p[:, 1]) for name, p in clean.items()),
+        tuple(passing_bablok(name, p[:, 0], p[:, 1]) for name, p in clean.items()),
+    )
+
+
+def match_cells(a: pd.DataFrame, b: pd.DataFrame, min_iou: float = MIN_IOU) -> tuple[list[tuple[int, int]], int, int]:
+    """Rows of ``a`` and ``b`` that are one cell: same image, and the assignment of greatest total overlap.
+
+    Returns the pairs of row positions, and how many rows of each are left over.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    rows_a, rows_b = _by_image(a), _by_image(b)
+    boxes_a, boxes_b = (t[list(BOX_COLUMNS)].to_numpy(np.float32) for t in (a, b))
+    pairs: list[tuple[int, int]] = []
+    for image, mine in rows_a.items():
+        theirs = rows_b.get(image, [])
+        if not theirs:
+            continue
+        overlap = iou(boxes_a[mine], boxes_b[theirs])
+        gain = np.where(overlap >= min_iou, overlap, 0)
+        for i, j in zip(*linear_sum_assignment(-gain), strict=True):
+            if gain[i, j] > 0:
+                pairs.append((mine[i], theirs[j]))
+    return sorted(pairs), len(a) - len(pairs), len(b) - len(pairs)
+
+
+def _by_image(table: pd.DataFrame) -> dict[str, list[int]]:
+    rows: dict[str, list[int]] = {}
+    for row, image in enumerate(table["image"]):
+        rows.setdefault(str(image), []).append(row)
+    return rows
+
+
+def cohen_kappa(confusion: ArrayLike) -> Kappa:
+    """Cohen's kappa of a square table of counts.
+
+    Cohen, Educ Psychol Meas 20 (1960) 37-46; the standard error of Fleiss, Cohen and Everitt, Psychol Bull 72 (1969)
+    323-327.
+
+    >>> k = cohen_kappa([[20, 5], [10, 15]])
+    >>> round(k.value, 3), round(k.low, 3), round(k.high, 3)
+    (0.4, 0.151, 0.649)
+    """
+    table = np.asarray(confusion, np.float64)
+    n = int(table.sum())
+    if not n:
+        return Kappa(math.nan, math.nan, math.nan, 0)
+    p = table / n
+    rows, columns = p.sum(1), p.sum(0)
+    observed, chance = float(np.trace(p)), float(rows @ columns)
+    if chance >= 1:
+        return Kappa(math.nan, math.nan, math.nan, n)
+    kappa = (observed - chance) / (1 - chance)
+    diagonal = np.diag(p)
+    first = float((diagonal * (1 - (rows + columns) * (1 - kappa)) ** 2).sum())
+    cross = p * (columns[:, None] + rows[None, :]) ** 2
+    second = (1 - kappa) ** 2 * float(cross.sum() - np.trace(cross))
+    third = (kappa - chance * (1 - kappa)) ** 2
+    error = math.sqrt(max(first + second - third, 0) / n) / (1 - chance)
+    return Kappa(kappa, max(-1.0, kappa - Z * error), min(1.0, kappa + Z * error), n)
+
+
+def _agreement(confusion: NDArray[np.int64], labels: tuple[str, ...]) -> list[Agreement]:
+    found = []
+    for i, name in enumerate(labels):
+        a, b, both = int(confusion[i].sum()), int(confusion[:, i].sum()), int(confusion[i, i])
+        if not a + b:
+            continue
+        low, high = (float(v) for v in clopper_pearson(both, a + b - both, LEVEL))
+        found.append(Agreement(name, a, b, both, 2 * both / (a + b), 2 * low / (1 + low), 2 * high / (1 + high)))
+    return found
+
+
+def differences(a: pd.DataFrame, b: pd.DataFrame, scheme: ClassScheme) -> tuple[Difference, ...]:
+    """Every class of every sample in both counts, with the test whether chance alone explains the difference.
+
+    Two counts of one smear differ by chance as two binomial samples do: the difference lies within the Rümke limits
+    where Fisher's exact test of the two does not reject at 5 % (Rümke, Triangle 4 (1960) 154-158, tables this for 100,
+    200, 500 and 1,000 cells).
+    """
+    from scipy.stats import fisher_exact
+
+    images = set(a["image"]) & set(b["image"])
+    both = [table[table["image"].isin(images)] for table in (a, b)]
+    blocks_b = {block.sample: block for block in differentials(both[1], scheme)}
+    found = []
+    for block in differentials(both[0], scheme):
+        other = blocks_b.get(block.sample)
+        if other is None:
+            continue
+        for s, o in zip(block.shares, other.shares, strict=True):
+            table = [[s.count, block.total - s.count], [o.count, other.total - o.count]]
+            p = float(fisher_exact(table)[1]) if block.total and other.total else math.nan
+            counts = (s.count, block.total, s.percent, o.count, other.total, o.percent)
+            found.append(Difference(block.sample, s.name, *counts, p, not p < 1 - LEVEL))
+    return tuple(found)
+
+
+def bland_altman(name: str, a: ArrayLike, b: ArrayLike) -> BlandAltman:
+    """Bias and limits of agreement of paired percents (Bland and Altman, Lancet 1 (1986) 307-310).
+
+    >>> bland_altman("x", [10, 20, 30], [11, 21, 31]).bias
+    1.0
+    """
+    gap = np.asarray(b, float) - np.asarray(a, float)
+    n = len(gap)
+    bias = float(gap.mean()) if n else math.nan
+    spread = Z * float(gap.std(ddof=1)) if n > 1 else math.nan
+    return BlandAltman(name, n, bias, bias - spread, bias + spread)
+
+
+def passing_bablok(name: str, a: ArrayLike, b: ArrayLike) -> Line:
+    """The line that two methods of equal error follow: median of all pairwise slopes, shifted for the negative ones.
+
+    Passing and Bablok, J Clin Chem Clin Biochem 21 (1983) 709-720.
+
+    >>> fit = passing_bablok("x", [1, 2, 3, 4, 5], [2, 4, 6, 8, 10])
+    >>> fit.slope, fit.intercept
+    (2.0, 0.0)
+    """
+    x, y = np.asarray(a, float), np.asarray(b, float)
+    n = len(x)
+    nothing = Line(name, n, *[math.nan] * 6)
+    i, j = np.triu_indices(n, 1)
+    dx, dy = x[j] - x[i], y[j] - y[i]
+    keep = ~((dx == 0) & (dy == 0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slopes = np.where(dx[keep] == 0, np.sign(dy[keep]) * np.inf, dy[keep] / np.where(dx[keep] == 0, 1, dx[keep]))
+    slopes = np.sort(slopes[slopes != -1])
+    m, offset = len(slopes), int((slopes < -1).sum())
+    if n < 3 or not m:
+        return nothing
+    middle = (m - 1) / 2 + offset
+    slope = float((_at(slopes, math.floor(middle)) + _at(slopes, math.ceil(middle))) / 2)
+    half = Z * math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
+    first = round((m - half) / 2) - 1  # M1 of the paper, counted from 0; M2 is as far from the other end
+    low, high = _at(slopes, first + offset), _at(slopes, m - 1 - first + offset)
+    if not math.isfinite(slope):
+        return nothing
+    starts = [float(np.median(y - s * x)) if math.isfinite(s) else math.nan for s in (slope, high, low)]
+    return Line(name, n, slope, low, high, *starts)
+
+
+def _at(values: NDArray[np.float64], position: int) -> float:
+    """The value at ``position``; NaN beyond either end, or where it is infinite: so few samples leave it open."""
+    inside = 0 <= position < len(values) and math.isfinite(values[position])
+    return float(values[position]) if inside else math.nan

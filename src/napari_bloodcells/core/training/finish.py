@@ -1,0 +1,114 @@
+"""From a finished training to a bundle: temperature, feature space, thresholds, and figures on the validation cells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_bloodcells.core.classes import ClassScheme
+from napari_bloodcells.core.featurespace import FeatureSpace, fit_feature_space
+from napari_bloodcells.core.model import Model
+from napari_bloodcells.core.models import architecture
+from napari_bloodcells.core.models.architecture import count_parameters
+from napari_bloodcells.core.models.classifier import Classifier
+from napari_bloodcells.core.progress import Progress, check_cancelled
+from napari_bloodcells.core.schema import BundleInfo, Normalization, TrainingSource, count_confusions, scheme_info
+from napari_bloodcells.core.statistics.metrics import Scores, score
+from napari_bloodcells.core.training.recipe import Recipe
+from napari_bloodcells.core.training.temperature import fit_temperature
+from napari_bloodcells.core.training.traindata import Cells
+from napari_bloodcells.core.training.trainer import Trainer
+
+FEATURE_CELLS = 4000
+_PART = 256
+
+
+def finish_bundle(
+    trainer: Trainer, scheme: ClassScheme, progress: Progress
+) -> tuple[Classifier, BundleInfo, Scores, FeatureSpace]:
+    """The kept network with everything that its bundle says.
+
+    The figures are those of the model as it will be loaded: the temperature fitted on the same validation cells (one
+    number; the ECE is optimistic by that much), in the precision of this machine.
+    """
+    recipe = trainer.recipe
+    module = trainer.evaluated
+    module.load_state_dict(trainer.best)
+    module.eval().float()
+    info = _describe(trainer, scheme, recipe)
+    copy = architecture(recipe.arch).skeleton(len(scheme.names), **dict(info.options))
+    copy.load_state_dict({name: t.clone() for name, t in trainer.best.items()}, assign=True)
+    model = Model(info, copy, None, trainer.device)
+    few = _some(trainer.training)
+    features, _ = _through(model, few, progress)
+    space = fit_feature_space(features, few.labels, len(scheme.names))
+    features, logits = _through(model, trainer.validation, progress)
+    truth = trainer.validation.labels.numpy()
+    temperature = round(fit_temperature(logits.numpy(), truth), 4)
+    shares = (logits / temperature).softmax(1).numpy()
+    scores = score(truth, shares, scheme.names, trainer.validation.groups.tolist())
+    limit = None
+    known = shares.max(1) >= recipe.min_confidence
+    if recipe.max_distance:
+        distance = space.distance(features).numpy()
+        limit = round(recipe.max_distance * float(np.quantile(distance, 0.99)), 4)
+        known &= distance <= limit
+    sources = trainer.validation.sources[known]
+    update = {
+        "temperature": temperature,
+        "max_distance": limit,
+        "confusion": tuple(tuple(int(v) for v in row) for row in scores.confusion),
+        "confusions": count_confusions(sources, truth[known], shares.argmax(1)[known], len(scheme.names)),
+        "metrics": scores.metrics,
+    }
+    return module, info.model_copy(update=update), scores, space
+
+
+def _describe(trainer: Trainer, scheme: ClassScheme, recipe: Recipe) -> BundleInfo:
+    arch = architecture(recipe.arch)
+    options: dict[str, Any] = {**arch.options, **recipe.options}
+    if "weights" in options:
+        options["weights"] = "none"  # they are in the bundle now
+    counts = trainer.training.counts(scheme)
+    return BundleInfo(
+        name=recipe.name,
+        description=recipe.description,
+        arch=recipe.arch,
+        options=options,
+        scheme=scheme_info(scheme),
+        crop=recipe.crop,
+        input_size=arch.input_size,
+        normalization=Normalization(mean=recipe.input.mean, std=recipe.input.std),
+        min_confidence=recipe.min_confidence,
+        training=tuple(TrainingSource(source=source, counts=found) for source, found in counts.items()),
+        n_parameters=count_parameters(trainer.module),
+        macs=arch.macs(len(scheme.names), **options),
+        recipe=recipe.flat(),
+        seed=recipe.seed,
+        license=recipe.license,
+    )
+
+
+def _some(cells: Cells) -> Cells:
+    """At most ``FEATURE_CELLS`` cells, the classes as even as they allow."""
+    rank = np.zeros(len(cells), np.int64)
+    order = np.random.default_rng(0).permutation(len(cells))
+    labels = cells.labels.numpy()
+    for c in np.unique(labels):
+        at = order[labels[order] == c]
+        rank[at] = np.arange(len(at))
+    keep = np.zeros(len(cells), bool)
+    keep[np.argsort(rank, kind="stable")[:FEATURE_CELLS]] = True
+    return cells.take(keep)
+
+
+def _through(model: Model, cells: Cells, progress: Progress) -> tuple[torch.Tensor, torch.Tensor]:
+    features, logits = [], []
+    for start in range(0, len(cells), _PART):
+        check_cancelled(progress)
+        found = model.features_and_logits(cells.crops[start : start + _PART])
+        features.append(found[0])
+        logits.append(found[1])
+    return torch.cat(features), torch.cat(logits)

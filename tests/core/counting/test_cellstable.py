@@ -1,0 +1,144 @@
+"""The cells table: written and read back without loss, harmless in a spreadsheet, corrections put in their place."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_bloodcells.core.counting.cellstable import (
+    apply_corrections,
+    cell_columns,
+    cells_csv,
+    neutralize,
+    read_cells,
+    restore,
+    table_name,
+    write_cells,
+)
+from napari_bloodcells.core.errors import AnnotationError, OutputError
+
+HEAD = "image,cell,x_min,y_min,x_max,y_max,class\n"
+
+
+def _cells() -> pd.DataFrame:
+    rows = [
+        ("a/1.jpg", 1, -1.0, 0.0, 60.25, 70.0, "neutrophil", 0.91234, 0.91234, 0.08766, "xml", 0.5),
+        ("a/1.jpg", 2, 100.0, 10.0, 170.0, 80.0, "unidentified", 0.5, 0.5, 0.5, "found", 3.0),
+        ("=cmd|' /C calc'!A0.jpg", 1, 5.0, 5.0, 50.0, 50.0, "monocyte", 1.0, 0.0, 1.0, "found", 0.1),
+    ]
+    return pd.DataFrame(rows, columns=cell_columns(["neutrophil", "monocyte"]))
+
+
+def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
+    path = write_cells(_cells(), tmp_path / "cells.csv")
+    pd.testing.assert_frame_equal(read_cells(path), _cells().round(4), check_dtype=False)
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "'="])
+def test_a_text_that_a_spreadsheet_would_run_is_neutralized(start: str) -> None:
+    assert neutralize(start + "1+1").startswith("'")
+    assert restore(neutralize(start + "1+1")) == start + "1+1"
+
+
+@given(st.text())
+def test_every_text_survives_neutralizing(text: str) -> None:
+    assert restore(neutralize(text)) == text
+
+
+def test_no_field_of_the_file_begins_as_a_formula_but_numbers() -> None:
+    for row in csv.DictReader(io.StringIO(cells_csv(_cells()))):
+        for name, value in row.items():
+            assert not value.startswith(("=", "+", "@")), name
+            assert not value.startswith("-") or name == "x_min"
+
+
+def test_shards_put_together_are_the_bytes_of_the_whole() -> None:
+    cells = _cells()
+    assert cells_csv(cells[:1]) + cells_csv(cells[1:], header=False) == cells_csv(cells)
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
+    path = write_cells(_cells(), tmp_path / "cells.csv")
+    with pytest.raises(OutputError, match="already there"):
+        write_cells(_cells(), path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "is empty"),
+        ("\n", "no column image"),
+        (f"{HEAD}a,1,0,0,3,4\n", "row 2 has 6 fields, not 7"),
+        (f"{HEAD}\na,1,0,0,3,4,neutrophil,\n", "row 3 has 8 fields, not 7"),
+        (f"{HEAD}a,1.5,0,0,3,4,neutrophil\n", "row 2 has cell '1.5', which is no whole number"),
+        (f"{HEAD}a,1e300,0,0,3,4,neutrophil\n", "no whole number"),
+        (f"{HEAD}a,1,0,0,3,1_0,neutrophil\n", "y_max '1_0'"),
+        (f'{HEAD}a,1,0,0,3,4,"neutrophil\n', "no table"),
+        (f"{HEAD}{'a' * 200_000},1,0,0,3,4,neutrophil\n", "no table"),
+        ("image,cell\na,1\n", "no column x_min"),
+        (f"{HEAD}a,1,0,0,x,4,neutrophil\n", "row 2 has x_max 'x'"),
+        (f"{HEAD}a,1,0,0,nan,4,neutrophil\n", "no number"),
+        (f"{HEAD}a,one,0,0,3,4,neutrophil\n", "row 2 has cell 'one'"),
+    ],
+)
+def test_a_file_that_is_no_table_of_cells_is_named(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(text)
+    with pytest.raises(AnnotationError, match=says) as caught:
+        read_cells(path)
+    assert "mine.csv" in str(caught.value)
+
+
+def test_bytes_in_another_encoding_are_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_bytes(f"{HEAD}ä,1,0,0,3,4,neutrophil\n".encode("latin-1"))
+    with pytest.raises(AnnotationError, match=r"mine\.csv.*UTF-8"):
+        read_cells(tmp_path / "mine.csv")
+
+
+def test_a_table_as_a_spreadsheet_saves_it_is_read(tmp_path: Path) -> None:
+    head = "\ufeff image ,cell,x_min,y_min,x_max,y_max,class,p_neutrophil,reviewed"
+    text = f"{head}\r\n\r\na,1,0,0,3,4.5,neutrophil,,TRUE\r\n"
+    (tmp_path / "mine.csv").write_text(text, encoding="utf-8", newline="")
+    row = read_cells(tmp_path / "mine.csv").iloc[0]
+    assert (row["image"], row["cell"], row["y_max"], bool(row["reviewed"])) == ("a", 1, 4.5, True)
+    assert np.isnan(row["p_neutrophil"])
+
+
+def test_a_pipe_is_no_table(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "cells.csv")
+    with pytest.raises(AnnotationError, match="pipe"):  # and does not wait for ever
+        read_cells(tmp_path / "cells.csv")
+
+
+def test_a_name_that_looks_like_a_missing_value_stays_a_name(tmp_path: Path) -> None:
+    cells = _cells().assign(image=["NA", "null", "None"])
+    assert read_cells(write_cells(cells, tmp_path / "c.csv"))["image"].tolist() == ["NA", "null", "None"]
+
+
+def test_a_correction_keeps_the_class_of_the_machine() -> None:
+    corrections = _cells().assign(reviewed=[1, 0, 0], reviewer="A. B.", time="2026-11-21T10:00:00Z")
+    corrections.loc[0, "class"] = "monocyte"
+    fixed = apply_corrections(_cells(), corrections)
+    assert fixed["class"].tolist() == ["monocyte", "unidentified", "monocyte"]
+    assert fixed["machine_class"].tolist() == ["neutrophil", "unidentified", "monocyte"]
+    assert fixed["reviewed"].tolist() == [True, False, False]
+    assert fixed["reviewer"].tolist() == ["A. B.", "", ""]
+
+
+def test_corrections_of_another_run_are_refused() -> None:
+    moved = _cells()
+    moved.loc[0, "x_max"] += 5
+    with pytest.raises(AnnotationError, match="cell 1 of the corrections"):
+        apply_corrections(_cells(), moved)
+
+
+def test_bytes_that_are_no_text_become_escapes() -> None:
+    assert table_name("a\udce9.jpg").encode("utf-8") == b"a\\udce9.jpg"

@@ -1,0 +1,102 @@
+"""A real dask scheduler and workers as processes of their own, one of them killed in the middle."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from napari_bloodcells.core.count import count
+from napari_bloodcells.core.counting.options import CountOptions
+from napari_bloodcells.core.errors import BloodcellsError, UsageError
+from napari_bloodcells.core.progress import Silent
+
+pytest.importorskip("distributed")
+
+
+@contextmanager
+def process(*arguments: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as stream:
+        started = subprocess.Popen([sys.executable, "-m", *arguments], stdout=stream, stderr=stream)
+        try:
+            yield started
+        finally:
+            started.kill()
+            started.wait()
+
+
+def address_in(log: Path) -> str:
+    for _ in range(300):
+        found = re.search(r"Scheduler at:\s+(tcp://\S+)", log.read_text())
+        if found:
+            return found.group(1)
+        time.sleep(0.1)
+    raise AssertionError(log.read_text())
+
+
+class KillAfter(Silent):
+    """Kills a process with SIGKILL as soon as ``n`` images are done."""
+
+    def __init__(self, victim: subprocess.Popen[bytes], n: int) -> None:
+        self.victim, self.left, self.lock = victim, n, threading.Lock()
+
+    def advance(self, task: str, n: int = 1, **values: float) -> None:
+        self.left -= n
+        if self.left <= 0 and self.victim.poll() is None:
+            os.kill(self.victim.pid, signal.SIGKILL)
+            self.victim.wait()
+
+
+def test_a_worker_that_is_killed_has_its_shards_run_again_to_the_same_bytes(
+    smears: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    count(smears, str(tiny_model), "xml", "cpu", options=CountOptions(output=tmp_path / "alone"))
+    worker = ("distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard")
+    scheduler = ("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+    with process(*scheduler, log=tmp_path / "scheduler.log"):
+        address = address_in(tmp_path / "scheduler.log")
+        with (
+            process(*worker, address, log=tmp_path / "1.log") as victim,
+            process(*worker, address, log=tmp_path / "2.log"),
+        ):
+            options = CountOptions(output=tmp_path / "cluster", cluster=address, batch_size=1)
+            progress = KillAfter(victim, 2)
+            result = count(smears, str(tiny_model), "xml", "cpu", progress, options)
+            assert victim.returncode == -signal.SIGKILL
+    assert len(result.images) == 12
+    for name in ("cells.csv", "images.csv", "differential.csv"):
+        assert (tmp_path / "cluster" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "words"),
+    [("local:many", UsageError, "local:N"), ("tcp://127.0.0.1:1", BloodcellsError, "no dask scheduler")],
+)
+def test_a_wrong_address_is_one_line(
+    smears: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+    error: type[BloodcellsError],
+    words: str,
+) -> None:
+    monkeypatch.setattr("napari_bloodcells.core.counting.cluster._WAIT_S", 1)
+    with pytest.raises(error, match=words):
+        count(smears, str(tiny_model), "xml", "cpu", options=CountOptions(cluster=address))
+
+
+def test_without_the_extra_the_error_says_what_to_install(
+    smears: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UsageError, match=r"napari-bloodcells\[cluster\]"):
+        count(smears, str(tiny_model), "xml", "cpu", options=CountOptions(cluster="local:2"))

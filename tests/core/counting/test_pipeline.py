@@ -1,0 +1,121 @@
+"""The stages of counting: half-size reading, cells found together, errors that travel with their image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_bloodcells.core.boxes import Boxes, iou
+from napari_bloodcells.core.counting.cells import FieldRecord
+from napari_bloodcells.core.counting.jobs import FieldJob
+from napari_bloodcells.core.counting.located import enlarged, match_labels, reading_order
+from napari_bloodcells.core.counting.picture import Picture
+from napari_bloodcells.core.counting.pipeline import FieldCounter
+from napari_bloodcells.core.counting.setup import CounterSetup
+from napari_bloodcells.synthetic import SmearSettings, write_folder
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Five JPEGs large enough to be read at half size, and one that is not."""
+    folder = tmp_path_factory.mktemp("photographs")
+    write_folder(folder / "large", 5, 7, SmearSettings(), suffix=".jpg", xml=False)
+    write_folder(folder / "small", 1, 9, SmearSettings(width=300, height=240, um_per_pixel=0.2), suffix=".jpg")
+    return sorted(folder.rglob("*.jpg"))
+
+
+def counted(files: list[Path], model: Path, **setup: object) -> list[FieldRecord]:
+    jobs = [FieldJob(file.name, str(file)) for file in files]
+    return FieldCounter(CounterSetup(model=str(model), device="cpu", boxes="find", **setup)).count(jobs)
+
+
+def test_an_image_gives_the_same_alone_and_in_any_company(photographs: list[Path], tiny_model: Path) -> None:
+    together = counted(photographs, tiny_model)
+    assert sum(len(record.cells) for record in together) >= 10
+    assert [counted([file], tiny_model)[0] for file in photographs] == together
+    assert counted(photographs[::-1], tiny_model)[::-1] == together
+
+
+def test_reading_ahead_in_threads_gives_the_same(photographs: list[Path], tiny_model: Path) -> None:
+    assert counted(photographs, tiny_model, readers=3) == counted(photographs, tiny_model)
+
+
+def test_boxes_found_at_half_size_lie_where_those_of_the_whole_do(
+    photographs: list[Path], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = counted(photographs, tiny_model)
+    monkeypatch.setattr("napari_bloodcells.core.counting.picture.HALVED_FROM", 10**9)
+    whole = counted(photographs, tiny_model)
+    for a, b in zip(half, whole, strict=True):
+        assert (a.width, a.height) == (b.width, b.height)
+        assert a.um_per_pixel == pytest.approx(b.um_per_pixel, rel=0.05)
+        assert len(a.cells) == len(b.cells)
+        overlap = iou(np.array([c.box for c in a.cells]), np.array([c.box for c in b.cells]))
+        assert overlap.max(1).min() > 0.8
+
+
+@pytest.mark.parametrize(("um_per_pixel", "reads"), [(0.1, [2]), (0.3, [2, 1])])
+def test_a_picture_too_coarse_at_half_size_is_read_as_a_whole(
+    photographs: list[Path], tiny_model: Path, monkeypatch: pytest.MonkeyPatch, um_per_pixel: float, reads: list[int]
+) -> None:
+    import napari_bloodcells.core.counting.picture as picture
+
+    seen: list[int] = []
+
+    def spy(path: str, *, max_pixels: int, reduce: int = 1) -> np.ndarray:
+        seen.append(reduce)
+        return real(path, max_pixels=max_pixels, reduce=reduce)
+
+    real = picture.read_image
+    monkeypatch.setattr(picture, "read_image", spy)
+    counted([file for file in photographs if "large" in str(file)][:1], tiny_model, um_per_pixel=um_per_pixel)
+    assert seen == reads
+
+
+def test_whatever_goes_wrong_with_one_image_leaves_the_others(
+    photographs: list[Path], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = FieldCounter(CounterSetup(model=str(tiny_model), device="cpu", boxes="find"))
+    find = counter.localizer.find
+
+    class Brittle:
+        name = "brittle"
+
+        def find(self, image: np.ndarray, *, um_per_pixel: float | None = None) -> object:
+            if image.shape[0] == 120:
+                raise ZeroDivisionError("no cell at all")
+            return find(image, um_per_pixel=um_per_pixel)
+
+    counter._localizer = Brittle()  # type: ignore[assignment]
+    jobs = [FieldJob("bad", np.zeros((120, 90, 3), np.uint8)), FieldJob("good", str(photographs[0]))]
+    bad, good = counter.count(jobs)
+    assert bad.status == "bad: could not be counted (ZeroDivisionError: no cell at all)."
+    assert good.status == "ok"
+
+
+def test_numbers_of_cells_go_from_left_to_right() -> None:
+    boxes = np.array([[50, 0, 60, 10], [0, 80, 10, 90], [0, 20, 10, 30]], np.float32)
+    assert reading_order(boxes).tolist() == [2, 1, 0]
+
+
+def test_boxes_of_a_half_size_picture_end_at_the_border_of_the_whole() -> None:
+    from napari_bloodcells.core.localize import Field
+
+    small = Field.of((3, 4), Boxes(np.array([[1, 1, 4, 3]], np.float32)), um_per_pixel=0.4)
+    whole = enlarged(small, Picture(np.zeros((3, 4, 3), np.uint8), height=5, width=7, reduce=2))
+    assert whole.wbc.xyxy.tolist() == [[2, 2, 7, 5]]
+    assert whole.um_per_pixel == 0.2
+
+
+def test_a_label_goes_to_the_box_that_it_overlaps_by_half() -> None:
+    boxes = Boxes(np.array([[0, 0, 10, 10], [100, 0, 110, 10]], np.float32))
+    assert match_labels(boxes, [((0, 4, 10, 14), "a"), ((100, 0, 110, 10), "b")]) == (None, "b")
+
+
+def test_an_error_of_reading_is_the_status_of_its_image(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    record = counted([tmp_path / "x.jpg"], tiny_model)[0]
+    assert record.status.startswith("x.jpg: ")
+    assert record == FieldRecord("x.jpg", status=record.status)

@@ -1,0 +1,93 @@
+"""Packs: the same crops as counting cuts, in order, from the cache the second time, new when anything changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from napari_bloodcells.core.classes import load_scheme
+from napari_bloodcells.core.crops import CropSpec, cut_crops
+from napari_bloodcells.core.datasets import DataSet, Sample
+from napari_bloodcells.core.errors import Cancelled
+from napari_bloodcells.core.progress import Silent
+from napari_bloodcells.core.training import pack
+from napari_bloodcells.core.training.pack import pack_crops
+
+SPEC = CropSpec(size=24)
+SCHEME = load_scheme("wbc5")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> DataSet:
+    samples = []
+    for i in range(3):
+        array = np.full((100, 120, 3), 240, np.uint8)
+        array[30:60, 40:70] = (90 + 10 * i, 50, 140)
+        path = tmp_path / f"field_{i}.png"
+        Image.fromarray(array).save(path)
+        samples.append(Sample(path, (40, 30, 70, 60), "neutrophil", f"a:{i}", "a", um_per_pixel=0.4))
+        samples.append(Sample(path, (10, 10, 40, 50), "blast", f"a:{i}", "a", split="TEST"))
+    return DataSet("a", tmp_path, tuple(samples), "voc")
+
+
+def cut(sample: Sample) -> torch.Tensor:
+    image = np.array(Image.open(sample.image))
+    return cut_crops(image, np.array([sample.box]), SPEC, sample.um_per_pixel)[0]
+
+
+def test_the_crops_are_those_that_counting_cuts_in_the_order_of_the_samples(dataset, tmp_path):
+    found = pack_crops(dataset, SPEC, SCHEME, cache=tmp_path / "cache")
+    assert torch.equal(found.crops, torch.stack([cut(s) for s in dataset.samples]))
+    assert found.groups == ("a:0", "a:0", "a:1", "a:1", "a:2", "a:2")
+    assert found.splits[:2] == ("", "TEST")
+
+
+def test_a_label_outside_of_the_scheme_is_minus_one(dataset, tmp_path):
+    labels = pack_crops(dataset, SPEC, SCHEME, cache=tmp_path / "cache").labels.tolist()
+    assert labels == [SCHEME.index("neutrophil"), -1] * 3
+
+
+def test_the_extent_is_the_box_in_pixels_of_the_crop(dataset, tmp_path):
+    extent = pack_crops(dataset, SPEC, SCHEME, cache=tmp_path / "cache").extent.tolist()
+    assert extent[0] == pytest.approx(30 * 0.4 / 20 * 24)  # 12 um of 20
+    assert extent[1] == pytest.approx(14 / 20 * 24)  # no scale: the box is 14 um
+
+
+def test_the_second_time_no_photograph_is_read(dataset, tmp_path, monkeypatch):
+    first = pack_crops(dataset, SPEC, SCHEME, cache=tmp_path / "cache")
+    monkeypatch.setattr(pack, "read_image", lambda path: pytest.fail(f"{path} was read again"))
+    second = pack_crops(dataset, SPEC, SCHEME, cache=tmp_path / "cache")
+    assert torch.equal(first.crops, second.crops)
+    assert torch.equal(first.extent, second.extent)
+
+
+def test_a_changed_photograph_is_cut_again(dataset, tmp_path):
+    pack_crops(dataset, SPEC, SCHEME, cache=tmp_path / "cache")
+    Image.fromarray(np.full((100, 120, 3), 77, np.uint8)).save(dataset.samples[0].image, compress_level=0)
+    assert torch.equal(pack_crops(dataset, SPEC, SCHEME, cache=tmp_path / "cache").crops[0], cut(dataset.samples[0]))
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(dataset, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    assert len(pack_crops(dataset, SPEC, SCHEME, cache=tmp_path / "cache")) == 6
+
+
+def test_a_stopped_packing_leaves_nothing_behind(dataset, tmp_path):
+    class Stop(Silent):
+        def cancelled(self) -> bool:
+            return True
+
+    with pytest.raises(Cancelled):
+        pack_crops(dataset, SPEC, SCHEME, Stop(), cache=tmp_path / "cache")
+    assert not list(tmp_path.glob("cache/packs/*"))
+
+
+def test_a_known_source_has_its_scale_whatever_the_size_of_its_images():
+    sample = Sample(Path("x.jpg"), None, "neutrophil", "pbc:1", "pbc")
+    small, large = np.zeros((224, 224, 3), np.uint8), np.zeros((363, 360, 3), np.uint8)
+    widths = [pack.sample_scale(sample, image) * image.shape[1] for image in (small, large)]
+    assert widths == pytest.approx([37.3, 37.3])
