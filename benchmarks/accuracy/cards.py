@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 TABLE = Path(__file__).parent / "results" / "table.json"
 ORIGINS = {
     "bccd": ("BCCD, 640x480 fields, one microscope, 100x oil", "MIT"),
+    "kaggle": ("turned and warped copies of BCCD's training cells (Kaggle Blood Cell Images, TRAIN)", "MIT"),
     "pbc": ("PBC_dataset_normal_DIB, Barcelona, CellaVision DM96", "CC BY 4.0"),
     "jtsc": ("Jiangxi Tecom, rapid stain (segmentation_WBC, dataset 1)", "research use"),
     "cellavision": ("CellaVision analyzer, normal and abnormal cells (segmentation_WBC, dataset 2)", "research use"),

@@ -222,6 +222,8 @@ def test_workers_that_die_again_and_again_end_the_run_in_one_line(
     many: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("napari_bloodcells.core.counting.pipeline.FieldCounter.count", lambda *_: os._exit(9))
+    # A spawned worker, as there would be beside threads of other tests, would not have the fault.
+    monkeypatch.setattr("napari_bloodcells.core.counting.workers._start_method", lambda _: "fork")
     with pytest.raises(BloodcellsError, match=r"died 5 times.*--workers"):
         run(many, tiny_model, tmp_path / "out", workers=2)
 
