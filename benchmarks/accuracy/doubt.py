@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from benchmarks.accuracy.cells import SOURCES
-from benchmarks.accuracy.ship import DOUBT
+from benchmarks.accuracy.ship import DOUBT, MOST_DOUBT
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.statistics.metrics import score
 from napari_bloodcells.core.training.temperature import fit_doubt
@@ -39,7 +39,7 @@ def read(file: Path) -> dict[str, Cells]:
 def error(cells: Cells, slope: float) -> float:
     """Expected calibration error with a slope."""
     logits, distance, truth = cells
-    shares = softmax(logits / np.maximum(distance, 1)[:, None] ** slope, axis=1)
+    shares = softmax(logits / np.clip(distance, 1, MOST_DOUBT)[:, None] ** slope, axis=1)
     return score(truth, shares, load_scheme("wbc5").names, [str(i) for i in range(len(truth))])["ece"].value
 
 
@@ -47,12 +47,12 @@ def study(trainings: dict[str, dict[str, Cells]]) -> dict[str, Any]:
     """The slope of all, and for each source the errors with none and with the slope of the others."""
     found: dict[str, Any] = {"slope": 0.0, "sources": {}}
     for held, parts in trainings.items():
-        slope = fit_doubt([c for s, others in trainings.items() if s != held for c in others.values()])
+        slope = fit_doubt([c for s, others in trainings.items() if s != held for c in others.values()], MOST_DOUBT)
         found["sources"][held] = {
             "slope": round(slope, 3),
             **{part: [error(parts[part], 0.0), error(parts[part], slope)] for part in parts},
         }
-    found["slope"] = round(fit_doubt([c for parts in trainings.values() for c in parts.values()]), 3)
+    found["slope"] = round(fit_doubt([c for parts in trainings.values() for c in parts.values()], MOST_DOUBT), 3)
     return found
 
 

@@ -57,6 +57,8 @@ _SPACE_CELLS = 4000
 _KEPT = 0.98
 _FAR = 1.5
 _DOUBT_FROM = 0.75
+MOST_DOUBT = 2.0
+"""19 of 20 cells of the sources left out (``leave_one_out``) lie within twice the distance where doubt begins."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,9 @@ def make_bundle(
     temperature = round(fit_temperature(logits.numpy(), truth), 4)
     distance = space.distance(features)
     doubt_from = float(np.quantile(distance.numpy(), _DOUBT_FROM))
-    shares = (logits / (temperature * (distance / doubt_from).clamp_min(1) ** slope)[:, None]).softmax(1).numpy()
+    shares = (
+        (logits / (temperature * (distance / doubt_from).clamp(1, MOST_DOUBT) ** slope)[:, None]).softmax(1).numpy()
+    )
     right = shares.argmax(1) == truth
     scores = score(truth, shares, scheme.names, cells.groups[held].tolist())
     least = round(min(0.5, float(np.quantile(shares.max(1)[right], 1 - _KEPT))), 3)
@@ -132,7 +136,7 @@ def make_bundle(
         "temperature": temperature,
         "min_confidence": least,
         "max_distance": limit,
-        "doubt": Doubt(distance=round(doubt_from, 4), slope=slope) if slope else None,
+        "doubt": Doubt(distance=round(doubt_from, 4), slope=slope, most=MOST_DOUBT) if slope else None,
         "confusion": tuple(tuple(int(v) for v in row) for row in scores.confusion),
         "confusions": count_confusions(
             cells.sources[held][known], truth[known], shares.argmax(1)[known], len(scheme.names)

@@ -324,13 +324,14 @@ def test_confidence_falls_with_the_distance_from_the_training_and_the_class_stay
     space = fit_feature_space(features[:20], torch.arange(20) % 5, 5)
     plain = load_model(save_bundle(tmp_path / "plain", module, info, space=space), "cpu").predict(crops)
     begins = float(np.median(plain.distance))
-    doubtful = info.model_copy(update={"doubt": Doubt(distance=begins, slope=2.0)})
+    most = float(plain.distance.max() / begins * 0.9)
+    doubtful = info.model_copy(update={"doubt": Doubt(distance=begins, slope=2.0, most=most)})
     found = load_model(save_bundle(tmp_path / "doubtful", module, doubtful, space=space), "cpu").predict(crops)
     near = plain.distance <= begins
     assert np.array_equal(found.probabilities[near], plain.probabilities[near])
     assert (found.probabilities[~near].max(1) < plain.probabilities[~near].max(1)).all()
     assert np.array_equal(found.probabilities.argmax(1), plain.probabilities.argmax(1))
     logits = np.log(plain.probabilities) * info.temperature
-    warmer = info.temperature * np.maximum(plain.distance / begins, 1) ** 2
+    warmer = info.temperature * np.clip(plain.distance / begins, 1, most) ** 2
     expected = torch.from_numpy(logits / warmer[:, None]).softmax(1).numpy()
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-4)

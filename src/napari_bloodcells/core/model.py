@@ -100,7 +100,7 @@ class Model:
         doubt = self.info.doubt
         factor = torch.ones_like(distance)
         if doubt is not None:
-            factor = (distance / doubt.distance).clamp_min(1) ** doubt.slope
+            factor = (distance / doubt.distance).clamp(1, doubt.most) ** doubt.slope
         return (self.info.temperature * factor)[:, None]
 
     def features_and_logits(self, crops: NDArray[np.uint8] | Tensor) -> tuple[Tensor, Tensor]:

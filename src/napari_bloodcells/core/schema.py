@@ -94,10 +94,12 @@ class TrainingSource(_Record):
 
 class Doubt(_Record):
     """How confidence falls far from the training: beyond ``distance`` (``Prediction.distance``) the temperature is
-    multiplied by ``(distance of the cell / distance) ** slope``, fitted on microscopes that a model had not seen."""
+    multiplied by ``(distance of the cell / distance) ** slope``, fitted on microscopes that a model had not seen;
+    beyond ``most`` times ``distance``, where these had hardly a cell, it rises no more."""
 
     distance: Annotated[float, Field(gt=0, le=1e9)]
     slope: Annotated[float, Field(ge=0, le=20)]
+    most: Annotated[float, Field(ge=1, le=100)] = 2.0
 
 
 class BundleInfo(_Record):

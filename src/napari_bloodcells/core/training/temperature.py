@@ -40,7 +40,9 @@ def fit_temperature(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> fl
     return float(np.exp(found.x))
 
 
-def fit_doubt(microscopes: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]]) -> float:
+def fit_doubt(
+    microscopes: Sequence[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]], most: float = 2.0
+) -> float:
     """The slope of ``schema.Doubt`` with the least cross-entropy, every microscope counting as much.
 
     Parameters
@@ -48,6 +50,8 @@ def fit_doubt(microscopes: Sequence[tuple[NDArray[np.float32], NDArray[np.float3
     microscopes : sequence of (logits (N, C) already divided by the temperature, distances (N,) as multiples of the one
         where doubt begins, true classes (N,))
         Known ones as well as unseen ones, so that the former are not doubted for the latter.
+    most : float
+        Beyond this multiple the temperature rises no more.
 
     Returns
     -------
@@ -56,17 +60,17 @@ def fit_doubt(microscopes: Sequence[tuple[NDArray[np.float32], NDArray[np.float3
 
     >>> rng = np.random.default_rng(0)
     >>> truth = rng.integers(0, 2, 4000)
-    >>> far = np.repeat(np.float32([1, 3]), 2000)             # right in 98 % near, in 70 % far, as sure on both
+    >>> far = np.repeat(np.float32([1, 2]), 2000)             # right in 98 % near, in 70 % far, as sure on both
     >>> right = rng.random(4000) < np.where(far > 1, 0.7, 0.98)
     >>> logits = 4.0 * np.eye(2)[np.where(right, truth, 1 - truth)]
-    >>> round(3 ** fit_doubt([(logits, far, truth)]), 1), round(float(4 / np.log(0.7 / 0.3)), 1)
+    >>> round(2 ** fit_doubt([(logits, far, truth)]), 1), round(float(4 / np.log(0.7 / 0.3)), 1)
     (4.7, 4.7)
     """
 
     def loss(slope: float) -> float:
         total = 0.0
         for logits, distance, truth in microscopes:
-            cooled = logits / np.maximum(distance, 1)[:, None] ** slope
+            cooled = logits / np.clip(distance, 1, most)[:, None] ** slope
             total -= float(log_softmax(cooled, axis=1)[np.arange(len(truth)), truth].mean())
         return total
 
