@@ -83,7 +83,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "unseen": {s: _result(s) for s in SOURCES if _result(s)},
         "bccd_folds": _result("bccd-folds"),
         "published": _result("published"),
-        "doubt": _result("doubt"),
     }
     if given.skip_kaggle:
         found |= {k: before[k] for k in ("kaggle", "kaggle_originals") if k in before}

@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.accuracy.cells import SOURCES, TRAIN, VALIDATION, AllCells, gather
+from benchmarks.accuracy.cells import SOURCES, TRAIN, AllCells, gather
 from benchmarks.accuracy.copies import SOURCE as COPIES
-from benchmarks.accuracy.ship import MOST, Bundle, at_most, make_bundle
+from benchmarks.accuracy.ship import Bundle, make_bundle
 from benchmarks.accuracy.trunk import TrunkSettings, train_trunk
 from napari_bloodcells.core.calibrate import refit
 from napari_bloodcells.core.statistics.metrics import score
@@ -60,7 +60,6 @@ def run_source(cells: AllCells, source: str, weights: Weights, place: Path) -> N
     """Try the model of a training without ``source`` on it, and write ``place/SOURCE.json``."""
     bundle = make_bundle(weights, cells, "wbc5", without=_with_copies([source]))
     found = try_unseen(bundle, cells, source)
-    keep_logits(bundle, cells, source, place / f"{source}.npz")
     (place / f"{source}.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     print(source, {k: v for k, v in found.items() if k not in ("confusion",)}, flush=True)
 
@@ -88,25 +87,6 @@ def try_unseen(bundle: Bundle, cells: AllCells, source: str) -> dict[str, Any]:
         "confusion": scores.confusion.tolist(),
         "calibrated": {str(n): calibrated(bundle, crops, truth, groups, n) for n in (20, 100)},
     }
-
-
-def keep_logits(bundle: Bundle, cells: AllCells, source: str, file: Path) -> None:
-    """What ``doubt.py`` needs: logits by temperature, distances by the one where doubt begins, and truth, of the
-    unseen source (at most 2,000 cells) and of the validation cells of the known ones."""
-    model = bundle.model()
-    mature = cells.labels < MATURE
-    unseen = np.flatnonzero(mature & (cells.sources == source))
-    unseen = unseen[:: -(-len(unseen) // 2000)]
-    known = np.flatnonzero(mature & (cells.sources != source) & (cells.part == VALIDATION))
-    known = at_most(known, cells.labels, cells.sources, MOST)
-    arrays = {}
-    for name, at in (("known", known), ("unseen", unseen)):
-        features, logits = model.features_and_logits(cells.crops(at))
-        assert model.space is not None
-        arrays[f"{name}_logits"] = logits.numpy() / bundle.info.temperature
-        arrays[f"{name}_distance"] = model.space.distance(features).numpy() / bundle.doubt_from
-        arrays[f"{name}_truth"] = cells.labels[at]
-    np.savez_compressed(file, **arrays)
 
 
 def calibrated(

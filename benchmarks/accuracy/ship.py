@@ -12,7 +12,6 @@ al., "Model soups", ICML 2022).
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,7 +35,6 @@ from napari_bloodcells.core.models.architecture import count_parameters
 from napari_bloodcells.core.models.classifier import Classifier
 from napari_bloodcells.core.schema import (
     BundleInfo,
-    Doubt,
     Normalization,
     TrainingSource,
     count_confusions,
@@ -46,7 +44,6 @@ from napari_bloodcells.core.statistics.metrics import Scores, score
 from napari_bloodcells.core.training.temperature import fit_temperature
 
 WEIGHTS = Path(__file__).parents[2] / "src" / "napari_bloodcells" / "weights"
-DOUBT = Path(__file__).parent / "results" / "doubt.json"
 DESCRIPTIONS = {
     "wbc5": "Five mature white cells; the default. Trained on seven microscopes.",
     "pbc8": "The eight classes of PBC: five mature white cells, immature granulocytes, erythroblasts, platelets.",
@@ -56,21 +53,16 @@ MOST = 60
 _SPACE_CELLS = 4000
 _KEPT = 0.98
 _FAR = 1.5
-_DOUBT_FROM = 0.75
-MOST_DOUBT = 2.0
-"""19 of 20 cells of the sources left out (``leave_one_out``) lie within twice the distance where doubt begins."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A classifier with all that its ``model.json`` says, before it is written; ``doubt_from`` is the distance within
-    which three quarters of the known cells lie."""
+    """A classifier with all that its ``model.json`` says, before it is written."""
 
     module: Classifier
     info: BundleInfo
     space: FeatureSpace
     scores: Scores
-    doubt_from: float
 
     def model(self) -> Model:
         """Loaded, as ``load_model`` would give it."""
@@ -79,13 +71,8 @@ class Bundle:
         return Model(self.info, copy, self.space)
 
 
-def make_bundle(
-    weights: Mapping[str, Tensor], cells: AllCells, name: str, without: Sequence[str] = (), slope: float = 0.0
-) -> Bundle:
-    """The classifier of the scheme ``name`` from a trunk's weights, calibrated on validation cells of known sources.
-
-    ``slope`` is that of its doubt (``doubt.py``).
-    """
+def make_bundle(weights: Mapping[str, Tensor], cells: AllCells, name: str, without: Sequence[str] = ()) -> Bundle:
+    """The classifier of the scheme ``name`` from a trunk's weights, calibrated on validation cells of known sources."""
     scheme, whole = load_scheme(name), load_scheme(SCHEME)
     rows = [whole.index(class_name) for class_name in scheme.names]
     module = build("stainnet", len(rows))
@@ -123,10 +110,7 @@ def make_bundle(
     truth = labels[held]
     temperature = round(fit_temperature(logits.numpy(), truth), 4)
     distance = space.distance(features)
-    doubt_from = float(np.quantile(distance.numpy(), _DOUBT_FROM))
-    shares = (
-        (logits / (temperature * (distance / doubt_from).clamp(1, MOST_DOUBT) ** slope)[:, None]).softmax(1).numpy()
-    )
+    shares = (logits / temperature).softmax(1).numpy()
     right = shares.argmax(1) == truth
     scores = score(truth, shares, scheme.names, cells.groups[held].tolist())
     least = round(min(0.5, float(np.quantile(shares.max(1)[right], 1 - _KEPT))), 3)
@@ -136,14 +120,13 @@ def make_bundle(
         "temperature": temperature,
         "min_confidence": least,
         "max_distance": limit,
-        "doubt": Doubt(distance=round(doubt_from, 4), slope=slope, most=MOST_DOUBT) if slope else None,
         "confusion": tuple(tuple(int(v) for v in row) for row in scores.confusion),
         "confusions": count_confusions(
             cells.sources[held][known], truth[known], shares.argmax(1)[known], len(scheme.names)
         ),
         "metrics": scores.metrics,
     }
-    return Bundle(module, info.model_copy(update=update), space, scores, doubt_from)
+    return Bundle(module, info.model_copy(update=update), space, scores)
 
 
 def at_most(at: NDArray[np.intp], labels: NDArray[np.int64], sources: NDArray[np.str_], most: int) -> NDArray[np.intp]:
@@ -190,9 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     cells = gather(given.data, copies=True)
     weights = averaged([torch.load(trunk, weights_only=True) for trunk in given.trunk], given.shares)
-    slope = float(json.loads(DOUBT.read_text("utf-8"))["slope"]) if DOUBT.exists() else 0.0
     for name in DESCRIPTIONS:
-        bundle = make_bundle(weights, cells, name, slope=slope)
+        bundle = make_bundle(weights, cells, name)
         save_bundle(given.output / name, bundle.module, bundle.info, space=bundle.space, half=True, overwrite=True)
         accuracy = bundle.scores["accuracy"]
         info = bundle.info

@@ -62,10 +62,6 @@ def _rows(found: dict[str, Any]) -> list[str]:
     rows.append(_row("F. ECE, `pbc` test part (`wbc5`)", known["cells"], share_text(known["ece"]), "0.5 %", "<= 2 %"))
     if unseen:
         rows.append(_row("F. ECE, unseen source", n, f"mean {percent(np.mean(values['ece']))}", "", "<= 8 %"))
-        if found["doubt"]:
-            pairs = [d["unseen"] for d in found["doubt"]["sources"].values()]
-            text = f"mean {percent(np.mean([a for _, a in pairs]))} (without {percent(np.mean([b for b, _ in pairs]))})"
-            rows.append(_row("F. the same with doubt far from the training", len(pairs), text, "", "<= 8 %"))
         sure = np.mean([u["confident_90"] for u in unseen.values()])
         rows.append(_row("F. most confident 90 %, unseen", n, f"mean {percent(sure)}", "", ">= 95 %"))
         for cells, target in (("20", "half of the gap to 92 %"), ("100", ">= 92 % on each")):

@@ -21,7 +21,7 @@ from napari_bloodcells.core.errors import BundleError, OutputError, UsageError
 from napari_bloodcells.core.featurespace import fit_feature_space
 from napari_bloodcells.core.models import build
 from napari_bloodcells.core.models.classifier import Classifier
-from napari_bloodcells.core.schema import BundleInfo, Doubt, Metric, SchemeInfo, scheme_info
+from napari_bloodcells.core.schema import BundleInfo, Metric, SchemeInfo, scheme_info
 
 
 @pytest.fixture(scope="module")
@@ -314,24 +314,3 @@ def test_a_users_own_scheme_goes_into_the_bundle() -> None:
     info = BundleInfo(name="own", arch="cnn3", scheme=scheme, crop=CropSpec(), input_size=(50, 50))
     assert info.class_scheme.index("blasten") == 0
     assert info.class_scheme.colors["blast"] == "#112233"
-
-
-def test_confidence_falls_with_the_distance_from_the_training_and_the_class_stays(
-    tmp_path: Path, module: Classifier, info: BundleInfo
-) -> None:
-    crops = torch.from_numpy(some_crops(60))
-    features, _ = load_model(save_bundle(tmp_path / "bare", module, info), "cpu").features_and_logits(crops)
-    space = fit_feature_space(features[:20], torch.arange(20) % 5, 5)
-    plain = load_model(save_bundle(tmp_path / "plain", module, info, space=space), "cpu").predict(crops)
-    begins = float(np.median(plain.distance))
-    most = float(plain.distance.max() / begins * 0.9)
-    doubtful = info.model_copy(update={"doubt": Doubt(distance=begins, slope=2.0, most=most)})
-    found = load_model(save_bundle(tmp_path / "doubtful", module, doubtful, space=space), "cpu").predict(crops)
-    near = plain.distance <= begins
-    assert np.array_equal(found.probabilities[near], plain.probabilities[near])
-    assert (found.probabilities[~near].max(1) < plain.probabilities[~near].max(1)).all()
-    assert np.array_equal(found.probabilities.argmax(1), plain.probabilities.argmax(1))
-    logits = np.log(plain.probabilities) * info.temperature
-    warmer = info.temperature * np.clip(plain.distance / begins, 1, most) ** 2
-    expected = torch.from_numpy(logits / warmer[:, None]).softmax(1).numpy()
-    np.testing.assert_allclose(found.probabilities, expected, atol=1e-4)

@@ -217,7 +217,6 @@ def _describe(old: BundleInfo, found: Refit, after: Scores, pack: CropPack) -> B
             "name": f"{old.name[:50]}-calibrated",
             "description": f"{old.name} fitted to {len(pack)} labeled cells of {name}",
             "temperature": found.temperature,
-            "doubt": None,  # this microscope is known now
             "min_confidence": found.min_confidence,
             "max_distance": found.max_distance,
             "confusion": tuple(tuple(int(v) for v in row) for row in after.confusion),  # of this microscope alone

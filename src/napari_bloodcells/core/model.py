@@ -92,16 +92,8 @@ class Model:
             parts = list(self._batches(_checked(crops)))
             logits = torch.cat([part[1] for part in parts]) if parts else self._nothing(len(self.info.class_names))
             distance = torch.cat([part[2] for part in parts]) if parts else self._nothing(1)[:, 0]
-            shares = (logits / self._temperature(distance)).softmax(1)
+            shares = (logits / self.info.temperature).softmax(1)
         return Prediction(shares[: len(crops)].cpu().numpy(), distance[: len(crops)].cpu().numpy())
-
-    def _temperature(self, distance: Tensor) -> Tensor:
-        """(N,) distances -> (N, 1): that of the bundle, higher for cells far from its training."""
-        doubt = self.info.doubt
-        factor = torch.ones_like(distance)
-        if doubt is not None:
-            factor = (distance / doubt.distance).clamp(1, doubt.most) ** doubt.slope
-        return (self.info.temperature * factor)[:, None]
 
     def features_and_logits(self, crops: NDArray[np.uint8] | Tensor) -> tuple[Tensor, Tensor]:
         """The input of the last layer and its output, before temperature and softmax, for fitting and calibration.

@@ -92,16 +92,6 @@ class TrainingSource(_Record):
     counts: Annotated[dict[Label, Count], Field(max_length=200)]
 
 
-class Doubt(_Record):
-    """How confidence falls far from the training: beyond ``distance`` (``Prediction.distance``) the temperature is
-    multiplied by ``(distance of the cell / distance) ** slope``, fitted on microscopes that a model had not seen;
-    beyond ``most`` times ``distance``, where these had hardly a cell, it rises no more."""
-
-    distance: Annotated[float, Field(gt=0, le=1e9)]
-    slope: Annotated[float, Field(ge=0, le=20)]
-    most: Annotated[float, Field(ge=1, le=100)] = 2.0
-
-
 class BundleInfo(_Record):
     """Everything about a model but its weights.
 
@@ -112,7 +102,6 @@ class BundleInfo(_Record):
     crop : how crops are cut for it; ``input_size`` (height, width) is what they are resized to
     normalization : see ``Normalization``
     temperature : the logits are divided by it, fitted on validation cells; above 0
-    doubt : how the temperature rises far from the training cells; None where it does not
     min_confidence : a cell whose highest probability is lower is unidentified; 0 to 1, 0 for never
     max_distance : a cell farther from the training cells (``Prediction.distance``) is unidentified; None for never
     confusion : counts of the validation cells, true class by row; None where there was no validation
@@ -132,7 +121,6 @@ class BundleInfo(_Record):
     input_size: tuple[Side, Side]
     normalization: Normalization = Normalization()
     temperature: Annotated[float, Field(ge=0.01, le=100)] = 1.0
-    doubt: Doubt | None = None
     min_confidence: Share = 0.0
     max_distance: Annotated[float, Field(ge=0, le=1e9)] | None = None
     confusion: Matrix | None = None
