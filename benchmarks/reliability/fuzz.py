@@ -39,7 +39,6 @@ METADATA = {
     "scheme": {"name": "mine", "classes": [{"name": "blast", "key": "b"}, {"name": "lymphocyte", "color": "#0072B2"}]},
     "crop": {"size": 80, "side_um": 20.0, "context": 1.43, "scale": "um", "white": True},
     "confusion": [[12, 1], [0, 9]],
-    "doubt": {"distance": 1.2, "slope": 0.8},
     "training": [{"source": "pbc", "counts": {"blast": 12}}],
     "metrics": [{"name": "recall", "of": "blast", "value": 0.9, "low": 0.8, "high": 1.0, "n": 12}],
     "recipe": {"epochs": 3, "optimizer.lr": 0.001},

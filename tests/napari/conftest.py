@@ -116,7 +116,8 @@ def count(wait_for: Callable[..., None], qtbot: Any) -> Callable[[Any], Review]:
         former = widget.cells
         qtbot.mouseClick(widget.run_bar.run, Qt.MouseButton.LeftButton)
         wait_for(lambda: not widget.counting.is_running and not widget.turns.are_going)
-        assert widget.cells is not None and widget.cells is not former, widget.run_bar.said.text()
+        assert widget.cells is not None, widget.run_bar.said.text()
+        assert widget.cells is not former, widget.run_bar.said.text()
         return widget.cells.review
 
     return pressed
