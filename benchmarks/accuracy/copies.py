@@ -11,12 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_bloodcells.core.datasets import DataSet, Sample, load_dataset
 from napari_bloodcells.core.images import read_image
-from napari_bloodcells.core.localize import load_localizer
+from napari_bloodcells.core.localize import Field, load_localizer
 
 SOURCE = "kaggle"
+
+
+def largest_cell(field: Field) -> NDArray[np.float32]:
+    """Box (1, 4) of the largest white cell found: the labeled one, at times with another beside it."""
+    boxes = field.wbc.xyxy
+    largest = int(np.argmax((boxes[:, 2:] - boxes[:, :2]).prod(1)))
+    return boxes[largest : largest + 1]
 
 
 def training_copies(data: Path, held_out: Collection[str]) -> DataSet:
@@ -30,8 +38,6 @@ def training_copies(data: Path, held_out: Collection[str]) -> DataSet:
         field = localizer.find(read_image(sample.image))
         if not len(field.wbc):
             continue
-        boxes = field.wbc.xyxy
-        largest = boxes[int(np.argmax((boxes[:, 2:] - boxes[:, :2]).prod(1)))]
-        x_min, y_min, x_max, y_max = (float(v) for v in largest)
+        x_min, y_min, x_max, y_max = (float(v) for v in largest_cell(field)[0])
         boxed.append(replace(sample, box=(x_min, y_min, x_max, y_max), um_per_pixel=field.um_per_pixel))
     return replace(kept, samples=tuple(boxed))

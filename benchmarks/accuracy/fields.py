@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.accuracy.copies import largest_cell
 from napari_bloodcells.core.bundle import load_model
 from napari_bloodcells.core.crops import cut_crops
 from napari_bloodcells.core.datasets import DataSet, load_dataset
@@ -35,9 +36,7 @@ def kaggle_test(data: Path, part: str, model_name: str = "wbc4") -> dict[str, An
             missed += 1
             crops.append(torch.zeros((1, 3, model.info.crop.size, model.info.crop.size), dtype=torch.uint8))
             continue
-        boxes = field.wbc.xyxy
-        largest = int(np.argmax((boxes[:, 2:] - boxes[:, :2]).prod(1)))
-        crops.append(cut_crops(image, boxes[largest : largest + 1], model.info.crop, field.um_per_pixel))
+        crops.append(cut_crops(image, largest_cell(field), model.info.crop, field.um_per_pixel))
     shares = model.predict(torch.cat(crops)).probabilities
     empty = np.array([not bool(c.any()) for c in crops])
     labels = np.array(truth)

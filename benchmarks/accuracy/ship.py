@@ -33,13 +33,7 @@ from napari_bloodcells.core.model import Model
 from napari_bloodcells.core.models import architecture, build
 from napari_bloodcells.core.models.architecture import count_parameters
 from napari_bloodcells.core.models.classifier import Classifier
-from napari_bloodcells.core.schema import (
-    BundleInfo,
-    Normalization,
-    TrainingSource,
-    count_confusions,
-    scheme_info,
-)
+from napari_bloodcells.core.schema import BundleInfo, Normalization, TrainingSource, count_confusions, scheme_info
 from napari_bloodcells.core.statistics.metrics import Scores, score
 from napari_bloodcells.core.training.temperature import fit_temperature
 
@@ -49,7 +43,7 @@ DESCRIPTIONS = {
     "pbc8": "The eight classes of PBC: five mature white cells, immature granulocytes, erythroblasts, platelets.",
     "wbc4": "Four white cells of the Kaggle set (no basophils).",
 }
-MOST = 60
+_MOST = 60
 _SPACE_CELLS = 4000
 _KEPT = 0.98
 _FAR = 1.5
@@ -83,8 +77,8 @@ def make_bundle(weights: Mapping[str, Tensor], cells: AllCells, name: str, witho
     labels[rows] = np.arange(len(rows))
     labels = labels[cells.labels]
     usable = (labels >= 0) & ~np.isin(cells.sources, list(without))
-    training = at_most(np.flatnonzero(usable & (cells.part == TRAIN)), labels, cells.sources, 400)
-    held = at_most(np.flatnonzero(usable & (cells.part == VALIDATION)), labels, cells.sources, MOST)
+    training = _at_most(np.flatnonzero(usable & (cells.part == TRAIN)), labels, cells.sources, 400)
+    held = _at_most(np.flatnonzero(usable & (cells.part == VALIDATION)), labels, cells.sources, _MOST)
     info = BundleInfo(
         name=name,
         description=DESCRIPTIONS[name],
@@ -129,7 +123,7 @@ def make_bundle(weights: Mapping[str, Tensor], cells: AllCells, name: str, witho
     return Bundle(module, info.model_copy(update=update), space, scores)
 
 
-def at_most(at: NDArray[np.intp], labels: NDArray[np.int64], sources: NDArray[np.str_], most: int) -> NDArray[np.intp]:
+def _at_most(at: NDArray[np.intp], labels: NDArray[np.int64], sources: NDArray[np.str_], most: int) -> NDArray[np.intp]:
     """Of the cells ``at``, at most so many of one class of one source, in random order (always the same)."""
     order = np.random.default_rng(0).permutation(at)
     seen: dict[tuple[str, int], int] = {}

@@ -87,7 +87,7 @@ def train_trunk(
     generator = torch.Generator().manual_seed(settings.seed)
     at = np.flatnonzero(keep)
     weights = draw_weights(cells.labels[at], cells.sources[at])
-    module = build("stainnet", len(load_scheme(SCHEME).names)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = build("stainnet", len(load_scheme(SCHEME).names)).to(memory_format=torch.channels_last)
     if start_from is not None:
         module.load_state_dict(dict(start_from))
     state = _State(module, settings, generator)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.statistics.cells import Calls, calls_of, read_calls, write_calls
-from benchmarks.statistics.slides import ALL, Coverage, Simulation, simulate
+from benchmarks.statistics.slides import ALL, Coverage, Simulation, Validation, simulate
 from napari_bloodcells.core.bundle import read_info
 from napari_bloodcells.core.report.inputs import confusion_of
 
@@ -44,9 +44,9 @@ def cases(calls: Calls, model: str, how: Simulation) -> list[Coverage]:
     n = len(names)
     lines = []
 
-    def run(case: str, validation: object, cells: Calls, settings: Simulation = how) -> None:
+    def run(case: str, validation: Validation, cells: Calls, settings: Simulation = how) -> None:
         start = time.perf_counter()
-        lines.extend(simulate(case, names, validation, cells.matrix(n), settings))  # type: ignore[arg-type]
+        lines.extend(simulate(case, names, validation, cells.matrix(n), settings))
         last = lines[-1]
         print(f"{case}: naive {last.naive:.3f}, corrected {last.corrected:.3f}, {time.perf_counter() - start:.0f} s")
         sys.stdout.flush()

@@ -119,10 +119,10 @@ def _finder(model: str) -> Table:
     return facts
 
 
-def _columns(table: object, *names: str) -> None:
+def _columns(table: Table, *names: str) -> None:
     for name in names:
         right = name in ("parameters", "MMAC a cell", "value", "cells", "classes")
-        table.add_column(name, justify="right" if right else "left")  # type: ignore[attr-defined]
+        table.add_column(name, justify="right" if right else "left")
 
 
 def _accuracy(info: BundleInfo) -> str:

@@ -21,7 +21,14 @@ from qtpy.QtWidgets import (
 
 from napari_bloodcells.core.differential import Differential, Share, make_differential
 from napari_bloodcells.core.errors import BloodcellsError
-from napari_bloodcells.core.statistics.reference import PERCENT, Patient, ReferenceSet, flag, load_ranges
+from napari_bloodcells.core.statistics.reference import (
+    PERCENT,
+    Patient,
+    ReferenceRange,
+    ReferenceSet,
+    flag,
+    load_ranges,
+)
 from napari_bloodcells.core.statistics.remarks import remarks
 from napari_bloodcells.napari.class_bar import swatch
 from napari_bloodcells.napari.palette import class_color
@@ -183,5 +190,5 @@ class DifferentialTable(QWidget):
             self.table.setItem(row, column, item)
 
 
-def _range(limits: object) -> str:
-    return "" if limits is None else f"{limits.low:g} \u2013 {limits.high:g}"  # type: ignore[attr-defined]
+def _range(limits: ReferenceRange | None) -> str:
+    return "" if limits is None else f"{limits.low:g} \u2013 {limits.high:g}"
