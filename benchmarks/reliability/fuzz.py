@@ -2,7 +2,7 @@
 file as a whole, the JSON in its head, and the metadata beside it).
 
     python -m benchmarks.reliability.fuzz voc --inputs 1000000          plain seeded mutation, runs anywhere
-    python -m benchmarks.reliability.fuzz voc --inputs 1000000 --atheris    coverage-guided (pip install atheris)
+    python -m benchmarks.reliability.fuzz voc --atheris --seconds 600       coverage-guided (pip install atheris)
 
 A target takes bytes and may raise nothing but ``BloodcellsError``; whatever else escapes is printed with the input
 that caused it, kept as ``crash-TARGET-HASH`` in the current folder, and becomes a line of ``tests/reliability``.
@@ -25,6 +25,8 @@ from pathlib import Path
 from benchmarks.reliability.annotations import EXTERNAL, GOOD, voc
 
 Target = Callable[[bytes], None]
+CORPUS = Path(__file__).with_name("corpus")
+"""Where atheris begins: a folder of small inputs for each reader, each of which reaches lines that no other does."""
 
 CELLS = (
     "image,cell,x_min,y_min,x_max,y_max,class,confidence,p_neutrophil,p_lymphocyte,box_source\r\n"
@@ -35,7 +37,9 @@ SCHEME = {"name": "mine", "classes": [{"name": "blast", "key": "b", "aliases": [
 
 
 METADATA = {
-    **{"name": "mine", "arch": "cnn3", "input_size": [50, 50], "sha256": "0" * 64, "temperature": 1.1},
+    **{"name": "mine", "arch": "stainnet", "input_size": [80, 80], "temperature": 1.1},
+    "options": {"width": 64, "depth1": 1, "dropout": 0.1},
+    "sha256": "a1cfa5c6f300f0365128045082ad0c5882572110dff3bda1299823fc3471cca6",  # of HEADER's tensor, all zeros
     "scheme": {"name": "mine", "classes": [{"name": "blast", "key": "b"}, {"name": "lymphocyte", "color": "#0072B2"}]},
     "crop": {"size": 80, "side_um": 20.0, "context": 1.43, "scale": "um", "white": True},
     "confusion": [[12, 1], [0, 9]],
@@ -151,19 +155,22 @@ def fuzz(name: str, inputs: int, seed: int = 0) -> tuple[int, float]:
     return crashes, slowest
 
 
-def fuzz_with_atheris(name: str, inputs: int) -> None:
-    """The same with coverage feedback; atheris ends the process itself."""
+def fuzz_with_atheris(name: str, inputs: int, seconds: int, found: Path) -> None:
+    """The same with coverage feedback, from the committed corpus on; atheris ends the process itself, and at once with
+    the first crash.  Inputs that reach something new are kept in the folder ``found``."""
     import atheris
 
     with atheris.instrument_imports(include=["napari_bloodcells", "defusedxml"]):
         target = make_target(name)
-    corpus = Path(tempfile.mkdtemp(prefix=f"corpus-{name}-"))
-    for number, data in enumerate(SEEDS[name]):
-        (corpus / str(number)).write_bytes(data)
-    atheris.Setup(
-        [sys.argv[0], f"-runs={inputs}", "-max_len=8192", "-timeout=20", "-rss_limit_mb=3000", os.fspath(corpus)],
-        target,
-    )
+        for data in SEEDS[name]:
+            target(data)  # so that what a reader imports on the way is instrumented too
+    found.mkdir(parents=True, exist_ok=True)
+    words = found.with_name(f"{found.name}.dict")
+    escaped = ("".join(f"\\x{byte:02x}" for byte in word) for word in DICTIONARY)
+    words.write_text("".join(f'"{word}"\n' for word in escaped))
+    limits = [f"-runs={inputs}", f"-max_total_time={seconds}", "-max_len=8192", "-timeout=20", "-rss_limit_mb=3000"]
+    folders = [os.fspath(folder) for folder in (found, CORPUS / name) if folder.is_dir()]
+    atheris.Setup([sys.argv[0], *limits, f"-dict={words}", "-print_final_stats=1", *folders], target)
     atheris.Fuzz()
 
 
@@ -171,19 +178,23 @@ def main() -> int:
     """Fuzz one target from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("target", choices=sorted(SEEDS))
-    parser.add_argument("--inputs", type=int, default=100_000)
+    parser.add_argument(
+        "--inputs", type=int, help="how many (default: 100,000; with atheris as many as there is time for)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--atheris", action="store_true", help="coverage-guided; needs atheris")
+    parser.add_argument("--seconds", type=int, default=0, help="with atheris: how long (default: without end)")
+    parser.add_argument("--found", type=Path, help="with atheris: folder for inputs that reach something new")
     options = parser.parse_args()
     if options.atheris:
-        fuzz_with_atheris(options.target, options.inputs)
+        found = options.found or Path(tempfile.mkdtemp(prefix="fuzz-")) / options.target
+        fuzz_with_atheris(options.target, options.inputs or -1, options.seconds, found)
         return 0
     started = time.monotonic()
-    crashes, slowest = fuzz(options.target, options.inputs, options.seed)
+    inputs = options.inputs or 100_000
+    crashes, slowest = fuzz(options.target, inputs, options.seed)
     seconds = time.monotonic() - started
-    print(
-        f"{options.target}: {options.inputs} inputs, {crashes} crashes, slowest {slowest:.2f} s, {seconds:.0f} s in all"
-    )
+    print(f"{options.target}: {inputs} inputs, {crashes} crashes, slowest {slowest:.2f} s, {seconds:.0f} s in all")
     return 1 if crashes else 0
 
 

@@ -184,6 +184,16 @@ BAD = [
         lambda f: change_tensors(f, lambda t: t["head.weight"][0].fill_(float("inf"))),
         "head.weight hold a value that is no number",
     ),
+    (
+        "infinite as the network holds it",
+        lambda f: change_tensors(f, lambda t: t.update({"head.bias": torch.full((5,), 1e300, dtype=torch.float64)})),
+        "head.bias hold a value that is no number",
+    ),
+    (
+        "complex",
+        lambda f: change_tensors(f, lambda t: t.update({"head.bias": torch.full((5,), 1j)})),
+        "head.bias hold a value that is no number",
+    ),
     ("more tensors", lambda f: change_tensors(f, lambda t: t.update(extra=torch.zeros(1))), "no place for .extra."),
     (
         "half a feature space",
@@ -206,6 +216,22 @@ BAD = [
     ("class list of another length", drop_class, "tell 5 classes apart but it names 4"),
     ("unknown architecture", lambda f: change_json(f, arch="transformer"), "'transformer' is not known"),
     ("unknown option", lambda f: change_json(f, options={"norm": "group"}), "cannot be built"),
+    (
+        "a network of thousands of layers",
+        lambda f: change_json(f, arch="stainnet", options={"depth2": 65536}),
+        "1 to 64 blocks",
+    ),
+    ("a network without end", lambda f: change_json(f, arch="stainnet", options={"width": 65536}), "1024 channels"),
+    (
+        "weights from the network",
+        lambda f: change_json(f, arch="vgg16", options={"weights": "imagenet"}),
+        "asks for the weights 'imagenet'",
+    ),
+    (
+        "weights of this machine",
+        lambda f: change_json(f, arch="vgg16", options={"weights": "/etc/secret.safetensors"}),
+        "must bring its own",
+    ),
     ("unknown field", lambda f: change_json(f, run="rm"), "run: Extra inputs"),
     ("newer format", lambda f: change_json(f, format=2), "format"),
     ("huge input", lambda f: change_json(f, input_size=[100000, 100000]), "input_size.0"),

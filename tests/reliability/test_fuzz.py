@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from benchmarks.reliability.fuzz import DICTIONARY, SEEDS, Target, fuzz, make_target, readers
+from benchmarks.reliability.fuzz import DICTIONARY, SEEDS, Target, as_bundle, fuzz, make_target, readers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from napari_bloodcells.core.errors import BundleError
 
 TARGETS = sorted(SEEDS)
 
@@ -38,6 +41,16 @@ def test_the_files_that_are_mutated_are_good_ones(name: str, tmp_path: Path) -> 
     file, reader = readers()[name]
     (tmp_path / file).write_bytes(SEEDS[name][0])
     reader(tmp_path / file)
+
+
+@pytest.mark.parametrize(("name", "harness"), [("bundle", lambda data: data), ("header", as_bundle)])
+def test_the_bundle_that_is_mutated_lacks_nothing_but_its_weights(
+    name: str, harness: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    file, reader = readers()[name]
+    (tmp_path / file).write_bytes(harness(SEEDS[name][0]))
+    with pytest.raises(BundleError, match=r"the weights body.stem.0.weight are missing"):  # behind the SHA-256
+        reader(tmp_path / file)
 
 
 FOUND = {

@@ -273,12 +273,14 @@ def _check_tensors(info: BundleInfo, tensors: dict[str, Tensor], name: str) -> N
             f"metadata say {said}...): damaged or changed; fetch it again."
         )
     for key, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise BundleError(f"{name}: the weights {key} hold a value that is no number (NaN or infinite).")
+        if tensor.is_complex() or not torch.isfinite(tensor.float()).all():  # as the network will hold it
+            raise BundleError(f"{name}: the weights {key} hold a value that is no number (NaN, infinite or complex).")
 
 
 def _assemble(info: BundleInfo, tensors: dict[str, Tensor], name: str) -> tuple[Classifier, FeatureSpace | None]:
     options: dict[str, Any] = dict(info.options)
+    if options.get("weights", "none") != "none":  # that would fetch from the network, or read a file of this machine
+        raise BundleError(f"{name}: asks for the weights {str(options['weights'])[:40]!r}, but must bring its own.")
     try:
         module = architecture(info.arch).skeleton(len(info.class_names), **options)
     except (UsageError, TypeError, ValueError, RuntimeError, ZeroDivisionError, OverflowError) as error:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from napari_bloodcells.core.bundle import hash_tensors
 from napari_bloodcells.core.errors import BundleError, OutputError
 from napari_bloodcells.core.localize.net import CellNet, NetSettings
 from napari_bloodcells.core.localize.store import METADATA, WEIGHTS, LocalizerInfo, read_localizer, save_localizer
@@ -69,6 +70,15 @@ def test_what_is_damaged_is_refused_by_name(folder: Path, damage: Callable[[Path
     with pytest.raises(BundleError, match=words) as caught:
         read_localizer(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("values", [torch.full((16,), 1e300, dtype=torch.float64), torch.full((16,), 1j)])
+def test_a_weight_that_the_network_cannot_hold_is_refused(folder: Path, values: torch.Tensor) -> None:
+    tensors = load_file(folder / WEIGHTS) | {"stem.bias": values}
+    save_file(tensors, folder / WEIGHTS)
+    _change(folder, sha256=hash_tensors(tensors))
+    with pytest.raises(BundleError, match="no number"):
+        read_localizer(folder)
 
 
 def test_a_weight_that_is_no_number_is_refused(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def read_localizer(name: str | Path = "default") -> tuple[LocalizerInfo, CellNet
     wanted = {key: tensor.shape for key, tensor in net.state_dict().items()}
     if wanted != {key: tensor.shape for key, tensor in tensors.items()}:
         raise BundleError(f"{shown}: its weights do not fit the network that its metadata describe.")
-    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-        raise BundleError(f"{shown}: a weight is no number (NaN or infinite).")
+    if any(tensor.is_complex() or not torch.isfinite(tensor.float()).all() for tensor in tensors.values()):
+        raise BundleError(f"{shown}: a weight is no number (NaN, infinite or complex).")
     net.load_state_dict(tensors)
     return info, net.eval()

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_bloodcells.core.errors import UsageError
 from napari_bloodcells.core.models.architecture import Architecture
 from napari_bloodcells.core.models.classifier import Classifier
 
 _GROUPS = 8
 _FEW = 16
 """Channels of a group from which on torch's channels-last kernel is the faster one."""
+_WIDEST, _DEEPEST = 1024, 64
+"""A bundle of a stranger says how large its network is: beyond these, building it alone would take minutes."""
 
 
 class Norm(nn.GroupNorm):
@@ -81,6 +84,8 @@ def build(
     n_classes: int, *, width: int = 64, depth1: int = 1, depth2: int = 1, depth3: int = 1, dropout: float = 0.1
 ) -> Classifier:
     """``width`` channels in the first of three stages of ``depth1``, ``depth2`` and ``depth3`` blocks."""
+    if not 0 < width <= _WIDEST or not all(0 < depth <= _DEEPEST for depth in (depth1, depth2, depth3)):
+        raise UsageError(f"stainnet has 8 to {_WIDEST} channels and 1 to {_DEEPEST} blocks in a stage.")
     return Classifier(Body(width, (depth1, depth2, depth3), dropout), nn.Linear(4 * width, n_classes))
 
 
