@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_bloodcells.core import voc as voc_module
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.errors import AnnotationError, DataWarning, OutputError
 from napari_bloodcells.core.voc import MAX_BOXES, find_annotations, match_annotations, read_voc, write_voc
@@ -50,7 +51,19 @@ def test_a_plain_file_is_read_without_a_warning(tmp_path: Path) -> None:
         (box(-3, 5, 20, 20), "reaches past the border", [0, 5, 20, 20]),
         (box(600, 400, 700, 500), "reaches past the border", [600, 400, 640, 480]),
         (box(640, 10, 700, 20), "lies outside of the image", None),
+        (box(10, 480, 20, 490), "lies outside of the image", None),
+        (box(-9, 5, 0, 9), r"lies outside of the image \(-9,5 to 0,9\); left out", None),
+        (box(5, -9, 9, 0), "lies outside of the image", None),
         (box(-9, -9, -2, -2), "lies outside of the image", None),
+        (box(5, -3, 20, 20), r"reaches past the border \(5,-3 to 20,20\); cut there", [5, 0, 20, 20]),
+        (box(600, 400, 640.5, 470), "reaches past the border", [600, 400, 640, 470]),
+        (box(600, 400, 630, 480.5), "reaches past the border", [600, 400, 630, 480]),
+        (box(5, 7, 5, 9), "has no area", None),
+        (box(30, 20, 10, 40), r"exchanged \(30,20 to 10,40\); turned round", [10, 20, 30, 40]),
+        (box(10, 40, 30, 20), "has its corners exchanged", [10, 20, 30, 40]),
+        (box(1, "", 3, 4), r"corners that are no numbers \(1, \?, 3, 4\)", None),
+        (box("x" * 21, 2, 3, 4), rf"no numbers \({'x' * 20}, 2, 3, 4\)", None),
+        (box(1, 1, 1, 1, "y" * 41), rf"box 2 \({'y' * 40}\) has no area", None),
         (box("nan", 1, 2, 3), r"corners that are no numbers \(nan, 1, 2, 3\)", None),
         (box(1, 1, "inf", 3), "corners that are no numbers", None),
         (box(1, 1, "1e999", 3), "corners that are no numbers", None),
@@ -67,6 +80,99 @@ def test_a_bad_box_is_named_and_the_others_are_kept(tmp_path: Path, bad: str, pr
     expected = [[100, 100, 200, 200], *([kept] if kept else []), [100, 100, 200, 200]]
     assert annotation.boxes.xyxy.tolist() == expected
     assert len(annotation.problems) == 1
+
+
+def test_a_box_that_ends_at_the_border_is_whole(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        annotation = read_voc(
+            write(tmp_path / "a.xml", voc(box(0, 0, 640, 480), box(0, 0, 1, 1), box(639, 479, 640, 480)))
+        )
+    assert annotation.boxes.xyxy.tolist() == [[0, 0, 640, 480], [0, 0, 1, 1], [639, 479, 640, 480]]
+
+
+@pytest.mark.parametrize(("width", "read"), [(1, 1), (10_000_000, 10_000_000), (0.9, 0), (10_000_001, 0), ("wide", 0)])
+def test_a_width_that_no_image_has_is_none(tmp_path: Path, width: object, read: int) -> None:
+    path = write(tmp_path / "a.xml", voc(size=f"<size><width>{width}</width><height>2</height></size>"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        annotation = read_voc(path)
+    assert (annotation.width, annotation.height) == (read, 2)
+    assert annotation.problems == (() if read else ("gives no width of the image; boxes are not cut at it",))
+
+
+def test_a_warning_points_to_the_line_that_read_the_file(tmp_path: Path) -> None:
+    defects = write(tmp_path / "a.xml", voc(*[box(1, 1, 1, 1)] * 11))
+    with pytest.warns(DataWarning) as caught:
+        read_voc(defects)
+    wrong = write(tmp_path / "b.xml", voc(box(1, 2, 3, 4, "é")).encode("latin-1"))
+    with pytest.warns(DataWarning, match="Latin-1") as latin:
+        read_voc(wrong)
+    assert {warning.filename for warning in [*caught, *latin]} == {__file__}
+    assert str(caught[-1].message) == "a.xml: 1 more defects of this kind."
+
+
+def test_tags_are_known_in_any_case_and_namespace_and_comments_are_passed_over(tmp_path: Path) -> None:
+    text = voc("<!-- box -->", box(1, 2, 3, 4, "red  blood\n cell")).replace("object>", "Object>")
+    path = write(
+        tmp_path / "a.xml",
+        text.replace("<annotation>", '<Annotation xmlns="urn:voc">').replace("</annotation>", "</Annotation>"),
+    )
+    annotation = read_voc(path)
+    assert annotation.boxes.labels == ("red blood cell",)
+    assert annotation.boxes.xyxy.tolist() == [[1, 2, 3, 4]]
+
+
+WRITTEN = """<?xml version='1.0' encoding='utf-8'?>
+<annotation>
+\t<folder />
+\t<filename>b.jpg</filename>
+\t<size>
+\t\t<width>90</width>
+\t\t<height>60</height>
+\t\t<depth>3</depth>
+\t</size>
+\t<segmented>0</segmented>
+\t<object>
+\t\t<name>WBC</name>
+\t\t<pose>Unspecified</pose>
+\t\t<truncated>0</truncated>
+\t\t<difficult>0</difficult>
+\t\t<bndbox>
+\t\t\t<xmin>1</xmin>
+\t\t\t<ymin>2</ymin>
+\t\t\t<xmax>30.5</xmax>
+\t\t\t<ymax>40</ymax>
+\t\t</bndbox>
+\t</object>
+</annotation>
+"""
+
+
+def test_what_is_written_is_what_labelimg_writes(tmp_path: Path) -> None:
+    boxes = Boxes(np.array([[1, 2, 30.5, 40]]), ("WBC",))
+    path = write_voc(tmp_path / "b.xml", boxes, image="patient/b.jpg", width=90, height=60)
+    assert path.read_text("utf-8") == WRITTEN
+
+
+@pytest.mark.parametrize(
+    ("corners", "cut"),
+    [
+        ((1, 1, 89, 59), 0), ((0, 1, 89, 59), 1), ((1, 0, 89, 59), 1), ((1, 1, 90, 59), 1), ((1, 1, 89, 60), 1),
+    ],
+)  # fmt: skip
+def test_a_box_at_the_border_is_called_truncated(tmp_path: Path, corners: tuple[int, ...], cut: int) -> None:
+    boxes = Boxes(np.array([corners]), ("WBC",))
+    path = write_voc(tmp_path / "b.xml", boxes, image="b.jpg", width=90, height=60)
+    assert f"<truncated>{cut}</truncated>" in path.read_text("utf-8")
+
+
+def test_what_xml_cannot_hold_is_replaced(tmp_path: Path) -> None:
+    boxes = Boxes(np.array([[1, 2, 3, 4]]), ("W\x00B\ud800C\ufffe",))
+    path = write_voc(tmp_path / "b.xml", boxes, image="a\x07\udce9.jpg", width=90, height=60)
+    annotation = read_voc(path)
+    assert annotation.boxes.labels == ("W\ufffdB\ufffdC\ufffd",)
+    assert annotation.filename == "a\ufffd\ufffd.jpg"
 
 
 def test_without_a_size_boxes_are_not_cut(tmp_path: Path) -> None:
@@ -106,6 +212,12 @@ REFUSED = {
     "not well-formed": ("<annotation><object>", "is not well-formed XML"),
     "no XML": ("hello", "is not well-formed XML"),
     "another root": ("<svg><g/></svg>", r'XML of another kind \("svg"\)'),
+    "a root of any length": (f"<{'s' * 41}/>", rf'another kind \("{"s" * 40}"\)'),
+    "entities in another encoding": (
+        voc(box(1, 1, 2, 2, "&b;"), head=f'<?xml version="1.0" encoding="gb18030"?>{ENTITIES}'),
+        "asks for XML entities",
+    ),
+    "another encoding, broken": ('<?xml version="1.0" encoding="gb18030"?><annotation>', "is not well-formed XML"),
     "entities": (voc(box(1, 1, 2, 2, "&b;"), head=ENTITIES), "asks for XML entities"),
     "external entities": (voc(box(1, 1, 2, 2, "&x;"), head=EXTERNAL), "asks for XML entities"),
     "empty": ("", "is empty"),
@@ -125,6 +237,16 @@ def test_files_that_are_no_annotation_are_refused_in_one_line(tmp_path: Path, ca
 def test_limits_of_size_and_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "many.xml", voc("<object/>" * (MAX_BOXES + 1)))
     with pytest.raises(AnnotationError, match=f"{MAX_BOXES + 1} boxes; at most {MAX_BOXES}"):
+        read_voc(path)
+    assert MAX_BOXES == 100_000
+    monkeypatch.setattr(voc_module, "MAX_BOXES", 2)
+    write(path, voc(box(1, 2, 3, 4), box(1, 2, 3, 4)))
+    assert len(read_voc(path).boxes) == 2
+    os.truncate(path, 32_000_000)
+    with pytest.raises(AnnotationError, match="not well-formed"):
+        read_voc(path)
+    os.truncate(path, 32_000_001)
+    with pytest.raises(AnnotationError, match="more than the limit of 32 MB"):
         read_voc(path)
     os.truncate(path, 33_000_000)
     with pytest.raises(AnnotationError, match="33 MB, more than the limit of 32 MB"):

@@ -186,7 +186,7 @@ def _decoded(data: bytes, problem: Exception, name: str) -> str:
     except LookupError:
         raise AnnotationError(f"{name}: declares the unknown encoding {encoding}.") from None
     except UnicodeDecodeError:
-        warnings.warn(f"{name}: is not in {encoding} as it declares; read as Latin-1.", DataWarning, stacklevel=5)
+        warnings.warn(f"{name}: is not in {encoding} as it declares; read as Latin-1.", DataWarning, stacklevel=4)
         return body.decode("latin-1")
 
 
