@@ -1,6 +1,6 @@
 """Mutation testing: is every line that decides a number held by a test that would notice if it were wrong?
 
-    python -m benchmarks.reliability.mutants crops voc differential intervals shards
+    python -m benchmarks.reliability.mutants crops voc differential intervals shards runlock checkpoint
     python -m benchmarks.reliability.mutants crops --every 10
 
 Each mutant is the module with one small fault (``<`` for ``<=``, ``+`` for ``-``, a constant moved, ``and`` for ``or``,
@@ -32,7 +32,7 @@ from types import FunctionType, ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("crops", "voc", "differential", "intervals", "shards")
+MODULES = ("crops", "voc", "differential", "intervals", "shards", "runlock", "checkpoint")
 PRELOADED = (
     *("numpy", "torch", "torchvision", "pandas", "scipy.special", "scipy.stats", "PIL.Image", "safetensors.torch"),
     *("pytest", "hypothesis", "hypothesis.strategies", "_hypothesis_pytestplugin"),

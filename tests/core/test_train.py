@@ -24,7 +24,6 @@ from napari_bloodcells.core.errors import (
 )
 from napari_bloodcells.core.progress import Silent
 from napari_bloodcells.core.train import train
-from napari_bloodcells.core.training.checkpoint import load_checkpoint, save_checkpoint
 from napari_bloodcells.core.training.recipe import Recipe, SamplerSettings
 from napari_bloodcells.core.training.sampler import cell_weights, epoch_order
 from napari_bloodcells.core.training.traindata import gather
@@ -259,16 +258,6 @@ def test_a_published_test_part_is_not_trained_on(cells: Path, tmp_path: Path) ->
         training, validation, _ = gather(tmp_path / "parts", recipe.with_overrides({"use_test": use_test}), Silent())
         assert len(training) + len(validation) == n
         assert not set(training.groups) & set(validation.groups)
-
-
-def test_a_checkpoint_gives_back_the_tree(tmp_path: Path) -> None:
-    tree = {"a": {0: {"x": torch.arange(3.0)}, 1: {"x": torch.zeros(())}}, "b": [1, 2.5, None, "t", torch.ones(2)]}
-    save_checkpoint(tmp_path / "c", tree)
-    found = load_checkpoint(tmp_path / "c")
-    assert list(found["a"]) == [0, 1]
-    assert torch.equal(found["a"][0]["x"], torch.arange(3.0))
-    assert found["b"][:4] == [1, 2.5, None, "t"]
-    assert torch.equal(found["b"][4], torch.ones(2))
 
 
 LABELS = torch.tensor([0] * 90 + [1] * 10)
