@@ -176,7 +176,9 @@ def cells_table(records: Iterable[FieldRecord], scheme: ClassScheme) -> pd.DataF
         if len(rows) >= _ROWS:  # a table takes a fifth of the memory of its rows
             parts.append(frame(rows))
             rows = []
-    table = pd.concat([*parts, frame(rows)], ignore_index=True) if parts else frame(rows)
+    if rows or not parts:  # an empty part has no types, and would take those of the others
+        parts.append(frame(rows))
+    table = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
     return table if (table["label"] != "").any() else table.drop(columns="label")
 
 

@@ -1,0 +1,88 @@
+"""Which processor computes: what ``auto`` takes, what is refused in words, and what the line about it says."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from napari_bloodcells.core.devices import describe_device, fast_bf16, pick_device
+from napari_bloodcells.core.errors import UsageError
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, *, cuda: int = 0, mps: bool = False, bf16: bool = True) -> None:
+    """Have torch see that many NVIDIA GPUs, and Apple's."""
+    gpu = SimpleNamespace(name="Test GPU", total_memory=139 * 2**30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16 and not including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+@pytest.mark.parametrize(
+    ("there", "picked"),
+    [({}, "cpu"), ({"mps": True}, "mps"), ({"cuda": 1}, "cuda"), ({"cuda": 1, "mps": True}, "cuda")],
+)
+def test_auto_takes_the_fastest_there_is(monkeypatch: pytest.MonkeyPatch, there: dict[str, int], picked: str) -> None:
+    machine(monkeypatch, **there)  # type: ignore[arg-type]
+    assert pick_device("auto").type == picked
+    assert pick_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("there", "name", "words"),
+    [
+        ({}, "cuda", "no CUDA device: this torch is built without CUDA; use --device cpu"),
+        ({"cuda": 2}, "cuda:2", r"cuda:2: this machine has 2 GPU\(s\), numbered from 0"),
+        ({}, "mps", "no MPS device: it needs an Apple processor"),
+        ({"cuda": 1}, "meta", "'meta' is no device that is supported; choose one of auto, cpu, cuda, mps"),
+        ({}, "gpu", "'gpu' is no device; choose one of auto, cpu, cuda, mps"),
+    ],
+)
+def test_what_is_not_there_is_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch, there: dict[str, int], name: str, words: str
+) -> None:
+    machine(monkeypatch, **there)  # type: ignore[arg-type]
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(UsageError, match=words):
+        pick_device(name)
+
+
+def test_a_torch_with_cuda_but_no_gpu_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with pytest.raises(UsageError, match="no NVIDIA GPU with a working driver is found"):
+        pick_device("cuda")
+
+
+def test_the_last_gpu_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, cuda=2)
+    assert pick_device("cuda:1").index == 1
+
+
+@pytest.mark.parametrize(
+    ("found", "fast"), [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False)]
+)
+def test_bfloat16_is_taken_where_a_processor_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, bool], fast: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert fast_bf16(torch.device("cpu")) is fast
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_torch_without_a_list_of_capabilities_is_asked_otherwise(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast, raising=False)
+    assert fast_bf16(torch.device("cpu")) is fast
+
+
+def test_the_line_says_what_computes_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, cuda=1)
+    assert describe_device(torch.device("cuda")) == "GPU: Test GPU, 139 GiB, bfloat16"
+    assert describe_device(torch.device("cpu")).endswith("torch sees no GPU because the CPU was asked for")
+    machine(monkeypatch, cuda=1, bf16=False)
+    assert describe_device(torch.device("cuda")) == "GPU: Test GPU, 139 GiB, float32"
+    assert describe_device(torch.device("mps")) == "GPU: Apple MPS, float32"
