@@ -1,0 +1,186 @@
+"""Processes that count: how many, on which devices, and what becomes of work when a pool dies at once."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from napari_bloodcells.core.count import count
+from napari_bloodcells.core.counting import cluster, runlock, workers
+from napari_bloodcells.core.counting.jobs import collect_jobs
+from napari_bloodcells.core.counting.options import CountOptions
+from napari_bloodcells.core.counting.pipeline import FieldCounter
+from napari_bloodcells.core.counting.setup import CounterSetup
+from napari_bloodcells.core.errors import BloodcellsError, Cancelled, OutputError
+from napari_bloodcells.core.progress import Silent
+
+
+def test_processors_are_counted_where_the_system_does_not_tell_whose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert workers.cpu_count() == 7
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert workers.cpu_count() == 1
+
+
+@pytest.mark.parametrize(("n", "devices"), [(2, ("cuda:0", "cuda:1")), (0, ())])
+def test_all_devices_are_those_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, n: int, devices: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n)
+    assert workers.all_devices(" ALL ") == devices
+
+
+def test_a_process_without_a_parent_is_not_watched() -> None:
+    before = threading.active_count()
+    workers._end_with(None)
+    assert threading.active_count() == before
+
+
+def test_a_worker_that_was_not_started_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_counter", None)
+    monkeypatch.setattr(workers, "_setup", None)
+    with pytest.raises(RuntimeError, match="not started"):
+        workers._count_shard(0, [])
+
+
+def test_work_that_meets_a_dead_pool_is_not_lost() -> None:
+    class Dead(ProcessPoolExecutor):
+        def submit(self, *_: Any, **__: Any) -> Any:
+            raise BrokenProcessPool
+
+    lost: list[Any] = []
+    with pytest.raises(BrokenProcessPool):
+        workers._submit(Dead(1), (3, []), lost)
+    assert lost == [(3, [])]
+
+
+def test_two_devices_are_two_workers_with_the_same_cells(smears: Path, tiny_model: Path) -> None:
+    one = count(smears / "a", str(tiny_model), "xml", "cpu")
+    two = count(smears / "a", str(tiny_model), "xml", "cpu", options=CountOptions(devices=("cpu", "cpu")))
+    assert two.cells.equals(one.cells)
+
+
+def test_a_cluster_worker_builds_its_counter_from_what_was_sent(
+    smears: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_counters", {})
+    before = torch.get_num_threads()
+    jobs = collect_jobs(smears / "a").jobs[:2]
+    setup = CounterSetup(model=str(tiny_model), device="cpu", boxes="xml")
+    parcel = pickle.loads(pickle.dumps(cluster._Parcel.pack(setup)))
+    try:
+        shard, records, times = cluster.count_shard(parcel, 5, jobs)
+        again = cluster.count_shard(parcel, 6, jobs)
+    finally:
+        torch.set_num_threads(before)
+    assert (shard, again[0], len(cluster._counters)) == (5, 6, 1)
+    assert records == again[1] == [record.to_json() for record in FieldCounter(setup).count(jobs)]
+    assert times.images == again[2].images == 2
+
+
+def test_a_cluster_worker_opens_a_bundle_in_one_file(tiny_model: Path, tmp_path: Path) -> None:
+    from napari_bloodcells.core.bundle import load_model, save_bundle
+
+    model = load_model(tiny_model, "cpu")
+    single = save_bundle(tmp_path / "one.safetensors", model.module, model.info)
+    parcel = cluster._Parcel.pack(CounterSetup(model=str(single), device="cpu"))
+    assert (list(parcel.files), parcel.setup.model) == (["one.safetensors"], "one.safetensors")
+    before = torch.get_num_threads()
+    try:
+        assert parcel._build().model.info.name == "tiny"
+    finally:
+        torch.set_num_threads(before)
+
+
+class Gone(Exception):
+    """As dask calls a worker that died, or a connection."""
+
+
+@pytest.mark.parametrize(
+    ("problem", "words"),
+    [
+        (Gone("tcp://a"), "Workers died again and again under the same images"),
+        (ConnectionError("closed"), "connection to the dask scheduler was lost"),
+    ],
+)
+def test_what_a_cluster_loses_is_said(problem: Exception, words: str) -> None:
+    def result() -> None:
+        raise problem
+
+    distributed = SimpleNamespace(KilledWorker=Gone, CancelledError=type("Other", (Exception,), {}))
+    with pytest.raises(BloodcellsError, match=words):
+        cluster._result(distributed, SimpleNamespace(result=result))
+
+
+def test_a_cluster_without_workers_says_so(tiny_model: Path) -> None:
+    def wait_for_workers(n: int, timeout: float) -> None:
+        raise TimeoutError
+
+    client = SimpleNamespace(wait_for_workers=wait_for_workers)
+    setup = CounterSetup(model=str(tiny_model))
+    with pytest.raises(BloodcellsError, match="has no workers; start some"):
+        next(cluster._run(SimpleNamespace(), client, setup, iter([]), Silent()))
+
+
+def test_an_address_that_is_none_is_told(tiny_model: Path) -> None:
+    def client(address: str, timeout: float) -> None:
+        raise ValueError("unknown scheme")
+
+    with (
+        pytest.raises(BloodcellsError, match=r"ftp://a: no dask scheduler answers there \(unknown scheme\)"),
+        cluster._client(SimpleNamespace(Client=client), "ftp://a"),
+    ):
+        pass
+
+
+def test_nothing_done_yet_is_asked_for_again() -> None:
+    def wait(futures: list[Any], **_: Any) -> None:
+        raise TimeoutError
+
+    assert cluster._finished(SimpleNamespace(wait=wait), {"a": 1}) == []
+
+
+class Stop(Silent):
+    def cancelled(self) -> bool:
+        return True
+
+
+def test_reading_ahead_holds_only_so_many_pictures_and_can_be_stopped(smears: Path, tiny_model: Path) -> None:
+    jobs = collect_jobs(smears).jobs
+    setup = CounterSetup(model=str(tiny_model), device="cpu", boxes="xml", readers=1)
+    ahead = FieldCounter(setup).count(jobs)
+    assert ahead == FieldCounter(CounterSetup(model=str(tiny_model), device="cpu", boxes="xml")).count(jobs)
+    assert len(ahead) == 12
+    with pytest.raises(Cancelled):
+        count(smears, str(tiny_model), "xml", "cpu", progress=Stop())
+
+
+def test_a_folder_that_is_taken_again_and_again_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runlock.RunLock, "_claim", lambda self: False)
+    monkeypatch.setattr(runlock.RunLock, "_take_over_or_refuse", lambda self: None)
+    with pytest.raises(OutputError, match="another run took this folder at the same moment"), runlock.RunLock(tmp_path):
+        pass
+
+
+def test_the_lock_of_a_quicker_run_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / runlock.LOCK_NAME
+    place.write_text('{"pid": 0}')
+
+    def judged(owner: dict[str, object], age: float) -> bool:
+        place.write_text("of a third run")  # which was quicker, after this one had read what was stale
+        return False
+
+    monkeypatch.setattr(runlock, "_is_alive", judged)
+    runlock.RunLock(tmp_path)._judge()
+    assert place.read_text() == "of a third run"
+    assert [path.name for path in tmp_path.iterdir()] == [runlock.LOCK_NAME]
