@@ -17,7 +17,8 @@ from scipy.special import softmax
 from torch import Tensor
 
 from napari_bloodcells.core.bundle import load_model, save_bundle
-from napari_bloodcells.core.errors import DataSetError, OutputError
+from napari_bloodcells.core.errors import DataSetError
+from napari_bloodcells.core.files import check_new_folder
 from napari_bloodcells.core.model import Model
 from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 from napari_bloodcells.core.schema import BundleInfo, TrainingSource
@@ -107,8 +108,7 @@ def calibrate(
     (0.84, 0.93)
     """
     progress, place = progress or Silent(), Path(output)
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise OutputError(f"{place}: is already there and is not overwritten; give a new folder with -o.")
+    check_new_folder(place)
     loaded = model if isinstance(model, Model) else load_model(model, device)
     pack = _gather(loaded, data, progress)
     labels = pack.labels.numpy()
@@ -117,11 +117,8 @@ def calibrate(
     before = _scores(loaded, pack, _old_shares(loaded, pack.crops))
     after = _scores(loaded, pack, found.shares)
     info = _describe(loaded.info, found, after, pack)
-    with torch.no_grad():
-        # A layer of its own: the model that was passed in keeps its head.
-        module = type(loaded.module)(loaded.module.body, torch.nn.Linear(*found.head.weight.shape[::-1]))
-        module.head.weight.copy_(torch.from_numpy(found.head.weight))
-        module.head.bias.copy_(torch.from_numpy(found.head.bias))
+    # A layer of its own: the model that was passed in keeps its head.
+    module = loaded.module.with_head(found.head.weight, found.head.bias)
     save_bundle(place, module, info, space=loaded.space, half=False)
     return Calibration(place, info, before, after, found.strength)
 

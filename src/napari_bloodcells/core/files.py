@@ -101,6 +101,13 @@ def make_folder(folder: Path | str) -> Path:
     return folder
 
 
+def check_new_folder(folder: Path | str) -> None:
+    """``OutputError`` where ``folder`` is a file or holds something: nothing of the user's is written over."""
+    place = Path(folder)
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise OutputError(f"{display_name(place)}: is already there and is not overwritten; give a new folder with -o.")
+
+
 def write_atomic(path: Path | str, data: bytes, *, overwrite: bool = False) -> Path:
     """Write ``data`` to ``path`` so that the file is there whole or not at all, and return the path.
 

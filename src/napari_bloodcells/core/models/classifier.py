@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import cast
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -33,6 +36,14 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) normalized float images -> (N, C) logits."""
         return cast(Tensor, self.head(self.features(images)))
+
+    def with_head(self, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> Classifier:
+        """The same body under a last layer of its own: ``weight`` (C, D), ``bias`` (C,)."""
+        head = nn.Linear(weight.shape[1], weight.shape[0])
+        with torch.no_grad():
+            head.weight.copy_(torch.from_numpy(weight))
+            head.bias.copy_(torch.from_numpy(bias))
+        return type(self)(self.body, head)
 
     def l1_parameters(self) -> tuple[Tensor, ...]:
         """The weights that the publication put an L1 penalty on; the strength is the recipe's."""

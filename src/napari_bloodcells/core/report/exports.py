@@ -21,6 +21,7 @@ from napari_bloodcells.core.report.content import ReportOptions, page_content
 from napari_bloodcells.core.report.inputs import ReportInput
 from napari_bloodcells.core.report.page import head_of
 from napari_bloodcells.core.report.sprites import Pictures
+from napari_bloodcells.core.report.views import view_of
 
 
 def export(
@@ -99,10 +100,11 @@ def _voc(data: ReportInput, folder: Path, overwrite: bool) -> list[Path]:
     for name in dict.fromkeys(str(n) for n in data.cells["image"]):
         cells = data.cells[data.cells["image"] == name]
         if name not in sizes:
-            pixels = data.load(name)
-            if pixels is None:
+            source = data.load(name)
+            if source is None:
                 raise UsageError(f"{name}: its size is not known and it is not at hand; name its folder with --images.")
-            sizes[name] = (pixels.shape[1], pixels.shape[0])
+            with view_of(source) as view:
+                sizes[name] = view.size
         xyxy = cells[list(BOX_COLUMNS)].to_numpy(np.float32)
         boxes = Boxes(xyxy, tuple(str(label) for label in cells["class"]))
         width, height = sizes[name]

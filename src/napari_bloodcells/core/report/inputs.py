@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from napari_bloodcells.core.classes import ClassScheme
+    from napari_bloodcells.core.slides import Slide
 
-Loader = Callable[[str], "NDArray[np.uint8] | None"]
-"""From the name of an image in the tables to its pixels, (H, W, 3) uint8; None where it cannot be had."""
+Loader = Callable[[str], "NDArray[np.uint8] | Slide | None"]
+"""From the name of an image in the tables to its pixels, (H, W, 3) uint8, or to an open slide, which the caller closes
+(``views.py``); None where it cannot be had."""
 
 
-def no_images(name: str) -> NDArray[np.uint8] | None:
+def no_images(name: str) -> None:
     """A loader for when the images are not at hand: the report then shows no pictures."""
     return None
 
@@ -188,12 +190,13 @@ def _inside(root: Path, name: str) -> Path | None:
     return path if path.resolve().is_relative_to(root.resolve()) or path.is_symlink() else None
 
 
-def _pixels(source: Any) -> NDArray[np.uint8] | None:
+def _pixels(source: Any) -> NDArray[np.uint8] | Slide | None:
     from napari_bloodcells.core.images import read_image
+    from napari_bloodcells.core.slides import is_slide, open_slide
 
     if source is None or isinstance(source, np.ndarray):
         return source
     try:
-        return read_image(Path(source))
+        return open_slide(Path(source)) if is_slide(source) else read_image(Path(source))
     except (ImageError, OSError):
         return None

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from napari_bloodcells.core.counting.cellstable import BOX_COLUMNS
+from napari_bloodcells.core.errors import ImageError
+from napari_bloodcells.core.report.views import View, view_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 SHEET_COLUMNS = 10
 PER_SHEET = SHEET_COLUMNS * SHEET_COLUMNS
-CONTEXT = 1.25
-"""Side of a tile in sides of its box: some surroundings tell a touching red cell from cytoplasm."""
 QUALITY = 78
 MAX_TILES = 20_000
 MAX_FIELDS = 2_000
@@ -72,12 +70,16 @@ def draw_pictures(cells: pd.DataFrame, images: Sequence[str], load: Loader) -> P
     for number, name in enumerate(images):
         wanted = [row for row in rows.get(name, []) if row < MAX_TILES]
         shown = number < MAX_FIELDS
-        pixels = load(name) if wanted or shown else None
-        pictures.sizes.append((0, 0) if pixels is None else (pixels.shape[1], pixels.shape[0]))
-        pictures.fields.append(_field(pixels, width) if pixels is not None and shown else "")
-        if pixels is not None:
-            for row in wanted:
-                tiles[row] = _tile(pixels, boxes[row], tile)
+        source = load(name) if wanted or shown else None
+        pictures.sizes.append((0, 0))
+        pictures.fields.append("")
+        if source is None:
+            continue
+        with view_of(source) as view:
+            pictures.sizes[-1] = view.size
+            tiles.update(_tiles(view, {row: boxes[row].tolist() for row in wanted}, tile))
+            if shown:
+                pictures.fields[-1] = _field(view, width)
     if tiles:
         pictures.sheets = list(_sheets(tiles, min(len(cells), MAX_TILES), tile))
     return pictures
@@ -89,26 +91,14 @@ def _step(steps: Iterable[tuple[int, int]], n: int) -> int:
     return next((value for limit, value in listed if n <= limit), listed[-1][1])
 
 
-def cut_square(pixels: NDArray[np.uint8], box: Sequence[float], context: float = CONTEXT) -> NDArray[np.uint8]:
-    """The square around ``box`` (x_min y_min x_max y_max, pixels), ``context`` times its longer side, edges repeated.
-
-    Returns an (S, S, 3) uint8 array, S at least 1.
-    """
-    x_min, y_min, x_max, y_max = (float(value) for value in box)
-    side = max(1, round(max(x_max - x_min, y_max - y_min) * context))
-    height, width = pixels.shape[:2]
-    side = min(side, 4 * max(height, width))
-    left, top = round((x_min + x_max) / 2 - side / 2), round((y_min + y_max) / 2 - side / 2)
-    columns = np.clip(np.arange(left, left + side), 0, width - 1)
-    lines = np.clip(np.arange(top, top + side), 0, height - 1)
-    square: NDArray[np.uint8] = pixels[np.ix_(lines, columns)]
-    return square
-
-
-def _tile(pixels: NDArray[np.uint8], box: NDArray[np.float64], size: int) -> bytes:
+def _tiles(view: View, boxes: dict[int, list[float]], size: int) -> Iterator[tuple[int, bytes]]:
+    """The squares that can be read: a damaged part of a slide has no picture."""
     from PIL import Image
 
-    return Image.fromarray(cut_square(pixels, box.tolist())).resize((size, size), Image.Resampling.LANCZOS).tobytes()
+    for row, box in boxes.items():
+        with suppress(ImageError):
+            square = Image.fromarray(view.square(box)).resize((size, size), Image.Resampling.LANCZOS)
+            yield row, square.tobytes()
 
 
 def _sheets(tiles: dict[int, bytes], n: int, size: int) -> Iterable[str]:
@@ -126,12 +116,13 @@ def _sheets(tiles: dict[int, bytes], n: int, size: int) -> Iterable[str]:
         yield data_uri(sheet)
 
 
-def _field(pixels: NDArray[np.uint8], width: int) -> str:
+def _field(view: View, width: int) -> str:
     from PIL import Image
 
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((width, width), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    return data_uri(picture)
+    try:
+        return data_uri(Image.fromarray(view.small(width)))
+    except ImageError:
+        return ""
 
 
 def data_uri(picture: Image, quality: int = QUALITY) -> str:
