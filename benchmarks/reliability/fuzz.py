@@ -26,7 +26,7 @@ from benchmarks.reliability.annotations import EXTERNAL, GOOD, voc
 
 Target = Callable[[bytes], None]
 CORPUS = Path(__file__).with_name("corpus")
-"""Where atheris begins: a folder of small inputs for each reader, each of which reaches lines that no other does."""
+"""Where atheris begins, beside ``SEEDS``: small inputs for each reader that reached something new in a former run."""
 
 CELLS = (
     "image,cell,x_min,y_min,x_max,y_max,class,confidence,p_neutrophil,p_lymphocyte,box_source\r\n"
@@ -165,6 +165,8 @@ def fuzz_with_atheris(name: str, inputs: int, seconds: int, found: Path) -> None
         for data in SEEDS[name]:
             target(data)  # so that what a reader imports on the way is instrumented too
     found.mkdir(parents=True, exist_ok=True)
+    for number, data in enumerate(SEEDS[name]):
+        (found / f"seed-{number}").write_bytes(data)
     words = found.with_name(f"{found.name}.dict")
     escaped = ("".join(f"\\x{byte:02x}" for byte in word) for word in DICTIONARY)
     words.write_text("".join(f'"{word}"\n' for word in escaped))
