@@ -1,0 +1,208 @@
+"""Folders as strangers leave them: rows without images, unknown numbers, no tables; all is named, nothing is fatal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from napari_bloodcells.core.boxes import Boxes
+from napari_bloodcells.core.bundle import load_model
+from napari_bloodcells.core.calibrate import calibrate, refit
+from napari_bloodcells.core.crops import CropSpec
+from napari_bloodcells.core.datasets import DataSet, Sample, load_dataset, tables
+from napari_bloodcells.core.datasets.yolo import read_yolo
+from napari_bloodcells.core.errors import AnnotationError, UsageError
+from napari_bloodcells.core.evaluate import evaluate
+from napari_bloodcells.core.groups import grouped_split
+from napari_bloodcells.core.localize import Field
+from napari_bloodcells.core.progress import Silent
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLOODCELLS_CACHE", str(tmp_path / "cache"))
+
+
+def picture(path: Path, color: tuple[int, int, int] = (200, 120, 160)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (80, 60), color).save(path)
+    return path
+
+
+def test_numbers_that_are_no_class_and_images_named_twice_are_told(tmp_path: Path) -> None:
+    for i in range(3):
+        picture(tmp_path / f"{i}.png")
+    (tmp_path / "class.csv").write_text("image,class\n0.png,1\n1.png,7\n0.png,2\n9.png,1\n2.png,-1\n")
+    (tmp_path / "notes.csv").write_text("who,when\nme,today\n")  # a table of something else
+    dataset = load_dataset(tmp_path)
+    assert [(s.image.name, s.label) for s in dataset.samples] == [("0.png", "neutrophil"), ("1.png", None)]
+    assert dataset.problems == (
+        "class.csv: line 3: class 7 is not one of 1 to 5; no label.",
+        "class.csv: line 4: 0.png is here twice; the first is taken.",
+        "class.csv: 1 rows have no image here; left out.",
+    )
+
+
+def test_a_folder_named_after_no_class_keeps_its_images_and_is_told(tmp_path: Path) -> None:
+    for name in ("neutrophil", "monocyte", "Tuesday", "images"):
+        picture(tmp_path / name / "1.png")
+    picture(tmp_path / "overview.png")
+    dataset = load_dataset(tmp_path)
+    assert {s.image.parent.name: s.label for s in dataset.samples} == {
+        "neutrophil": "neutrophil",
+        "monocyte": "monocyte",
+        "Tuesday": "tuesday",
+    }
+    assert "Tuesday: folder is named after no known class; its 1 images keep it." in dataset.problems
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.json", "{", "a.json: is not JSON"),
+        ("a.json", "[1, 2]", 'a.json: is neither {"image": "class"} nor a list of rows'),
+        ("a.json", "7", "nor a list of rows"),
+        ("a.csv", "x,y\n" + "z" * 200_000 + ",1\n", "a.csv: is no table"),
+        ("a.csv", "x\n1\n2\n3\n", "a.csv: 3 rows; at most 2 are read"),
+    ],
+)
+def test_a_table_that_is_none_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, words: str
+) -> None:
+    monkeypatch.setattr(tables, "MAX_ROWS", 2)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(AnnotationError) as caught:
+        tables.read_table(tmp_path / name)
+    assert words in str(caught.value)
+
+
+def test_a_table_in_latin_1_and_one_of_json_rows_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("Bild;Klasse\né.png;x\n".encode("latin-1"))
+    assert tables.read_table(tmp_path / "a.csv") == [{"bild": "é.png", "klasse": "x"}]
+    (tmp_path / "a.json").write_text(json.dumps([{"Image": "1", "Class": None, "x_min": 3}]))
+    assert tables.read_table(tmp_path / "a.json") == [{"image": "1", "class": "", "x min": "3"}]
+
+
+def test_xml_without_a_size_is_measured_and_labels_without_images_are_told(tmp_path: Path) -> None:
+    image = picture(tmp_path / "a.png")
+    corners = "<xmin>10</xmin><ymin>10</ymin><xmax>40</xmax><ymax>40</ymax>"
+    cell = f"<object><name>WBC</name><bndbox>{corners}</bndbox></object>"
+    (tmp_path / "a.xml").write_text(f"<annotation><filename>a.png</filename>{cell}</annotation>")
+    (tmp_path / "labels.csv").write_text("image,class\na.png,monocyte\nb.png,basophil\n")
+    dataset = load_dataset(tmp_path)
+    assert [(s.image, s.box, s.label) for s in dataset.samples] == [(image, (10.0, 10.0, 40.0, 40.0), "monocyte")]
+    assert "labels.csv: 1 rows have no image here; left out." in dataset.problems
+    (tmp_path / "labels.csv").write_text("image,class\na.png,monocyte\n")
+    assert not any("left out" in problem for problem in load_dataset(tmp_path).problems)
+
+
+def test_images_that_a_table_of_boxes_does_not_name_are_no_fields(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        picture(tmp_path / f"{name}.png")
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    head = "image,x_min,y_min,x_max,y_max,class\n"
+    (tmp_path / "boxes.csv").write_text(f"{head}a.png,1,2,30,40,monocyte\nc.png,1,2,30,40,monocyte\n")
+    dataset = load_dataset(tmp_path)
+    assert [field.image.name for field in dataset.fields] == ["a.png"]
+    assert any(problem.startswith("c.png: ") for problem in dataset.problems)
+
+
+def test_blank_lines_of_yolo_are_passed_over_and_an_empty_list_of_names_is_none(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    (tmp_path / "labels").mkdir()
+    text = tmp_path / "labels" / "a.txt"
+    text.write_text("\n0 0.5 0.5 0.2 0.2\n\n   \n")
+    problems: list[str] = []
+    numbers, boxes = read_yolo(text, 60, 80, problems)
+    assert (numbers, boxes.tolist(), problems) == ([0], [[32, 24, 48, 36]], [])
+    (tmp_path / "classes.txt").write_text("\n")
+    assert any("no classes.txt: taken are" in problem for problem in load_dataset(tmp_path).problems)
+
+
+def test_a_damaged_picture_among_yolo_files_is_told(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        picture(tmp_path / "images" / f"{name}.png")
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        (tmp_path / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "images" / "b.png").write_bytes(b"no picture")
+    dataset = load_dataset(tmp_path)
+    assert [field.image.name for field in dataset.fields] == ["a.png"]
+    assert any(problem.startswith("b.png: ") for problem in dataset.problems)
+
+
+def test_one_group_is_not_split(tmp_path: Path) -> None:
+    samples = tuple(Sample(tmp_path / f"{i}.png", None, "monocyte", "g", "s") for i in range(4))
+    parts = grouped_split(DataSet("s", tmp_path, samples, "tree"), (0.5, 0.5), 0)
+    assert sorted(len(part) for part in parts) == [0, 4]
+
+
+def test_evaluation_takes_the_boxes_that_are_found_and_says_which_are_missed(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = np.full((100, 200, 3), 235, np.uint8)
+    image[30:70, 20:60] = (90, 40, 150)
+    image[30:70, 120:160] = (200, 60, 60)
+    Image.fromarray(image).save(tmp_path / "f.png")
+
+    class Finds:
+        def find(self, pixels: np.ndarray) -> Field:
+            found = Boxes(np.array([[22, 28, 58, 72]]), ("WBC",))
+            return Field.of(pixels.shape, found, um_per_pixel=0.25)
+
+    monkeypatch.setattr("napari_bloodcells.core.localize.load_localizer", lambda name, device: Finds())
+    samples = tuple(
+        Sample(tmp_path / "f.png", box, "monocyte", f"g{box[0]}", "drawn")
+        for box in ((20.0, 30.0, 60.0, 70.0), (120.0, 30.0, 160.0, 70.0))
+    )
+    data = DataSet("drawn", tmp_path, samples, "table")
+    model = load_model(tiny_model, "cpu")
+    found = evaluate(model, data, boxes="find")
+    assert found.left_out == {"not found by the localizer": 1}
+    there = replace(samples[0], box=(22.0, 28.0, 58.0, 72.0), um_per_pixel=0.25)
+    assert np.array_equal(found.probabilities, evaluate(model, replace(data, samples=(there,))).probabilities)
+    with pytest.raises(UsageError, match="boxes can be auto or find here, not 'xml'"):
+        evaluate(model, data, boxes="xml")
+
+
+def test_calibration_takes_several_folders_as_one(tiny_model: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    colors = {"neutrophil": (200, 200, 60), "eosinophil": (150, 60, 60), "monocyte": (90, 90, 220)}
+    for part in ("one", "two"):
+        for kind, color in colors.items():
+            for i in range(5):
+                pixels = np.full((60, 60, 3), 235) + rng.normal(0, 3, (60, 60, 3))
+                pixels[15:45, 15:45] = np.array(color) + rng.normal(0, 8, 3)
+                place = tmp_path / part / kind / f"{part}-{kind}-{i}.png"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(place)
+    done = calibrate(tiny_model, [tmp_path / "one", tmp_path / "two"], tmp_path / "m", device="cpu")
+    assert (done.before.n, done.after.n) == (30, 30)
+    assert "calibration: one+two" in {source.source for source in done.info.training}
+
+
+def test_thresholds_stay_as_they_are_where_nothing_is_right(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    model = load_model(tiny_model, "cpu")
+    crops = torch.randint(0, 256, (12, 3, 80, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = np.arange(12) % 2
+    groups = np.array([f"g{i}" for i in range(12)])
+
+    class Fit:
+        head, strength = None, 1.0
+        logits = np.eye(5)[(labels + 2) % 5] * 9.0  # always another class
+
+    monkeypatch.setattr("napari_bloodcells.core.calibrate.choose_head", lambda *_: Fit())
+    fitted = refit(model, crops, labels, groups, Silent())
+    assert fitted.min_confidence == model.info.min_confidence
+    assert fitted.max_distance == model.info.max_distance
+
+
+def test_a_crop_spec_tells_what_it_cannot_be() -> None:
+    with pytest.raises(ValueError, match="scale must be um, box or image, not 'px'"):
+        CropSpec(scale="px")  # type: ignore[arg-type]
