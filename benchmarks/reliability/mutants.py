@@ -19,6 +19,7 @@ import doctest
 import importlib
 import os
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -44,6 +45,8 @@ PYTEST = [
 ]
 TIMEOUT_S = 30.0
 """Of processor time; what computes longer hangs."""
+PATIENCE = 5
+"""What takes so many times as long as the module as it is, and ten seconds more, waits for ever."""
 
 SWAPS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
@@ -164,13 +167,16 @@ class Trial:
     def __init__(self, module: ModuleType, numbered: Iterator[tuple[int, Mutant]]) -> None:
         self.module, self.numbered = module, numbered
         self.sound = self.is_child = False
+        self.seconds = 0.0
         self.tried = 0
         self.survivors: list[tuple[int, Mutant]] = []
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         """Fork for the module as it is, then for each mutant; a child goes on to the tests, the parent does not."""
+        started = time.monotonic()
         self.sound = self.passes(None)
+        self.seconds = time.monotonic() - started
         for number, mutant in self.numbered if self.sound and not self.is_child else ():
             survived = self.passes(mutant)
             if self.is_child:
@@ -193,6 +199,7 @@ class Trial:
         resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + TIMEOUT_S), resource.RLIM_INFINITY))
         try:
             if mutant is not None:
+                signal.alarm(10 + int(PATIENCE * self.seconds))
                 put_in_place(self.module, mutant)
             if doctest.testmod(self.module, optionflags=DOCTESTS).failed:
                 os._exit(1)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from benchmarks.reliability.fuzz import DICTIONARY, SEEDS, Target, as_bundle, fuzz, make_target, readers
+from benchmarks.reliability.fuzz import CORPUS, DICTIONARY, SEEDS, Target, as_bundle, fuzz, make_target, readers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -34,6 +34,14 @@ def test_two_thousand_mutations_of_good_files_crash_no_reader(
     crashes, slowest = fuzz(name, 2000)
     assert crashes == 0
     assert slowest < 5
+
+
+@pytest.mark.parametrize("folder", sorted(CORPUS.iterdir()), ids=lambda folder: folder.name)
+def test_the_corpus_of_atheris_crashes_no_reader(folder: Path) -> None:
+    target, inputs = make_target(folder.name), sorted(folder.iterdir())
+    assert len(inputs) >= 9
+    for data in inputs:
+        target(data.read_bytes())
 
 
 @pytest.mark.parametrize("name", ["voc", "cells", "scheme", "metadata"])
