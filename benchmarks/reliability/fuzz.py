@@ -26,7 +26,7 @@ from benchmarks.reliability.annotations import EXTERNAL, GOOD, voc
 
 Target = Callable[[bytes], None]
 CORPUS = Path(__file__).with_name("corpus")
-"""Where atheris begins, beside ``SEEDS``: for each reader one small input for every answer that it gave in a long run."""
+"""Where atheris begins, beside ``SEEDS``: one small input for every answer of a reader in a long run."""
 
 CELLS = (
     "image,cell,x_min,y_min,x_max,y_max,class,confidence,p_neutrophil,p_lymphocyte,box_source\r\n"
