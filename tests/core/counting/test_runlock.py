@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_bloodcells.core.counting.runlock import FOREIGN_LEASE_S, LOCK_NAME, RunLock, process_start
+from napari_bloodcells.core.counting.runlock import FOREIGN_LEASE_S, LOCK_NAME, RunLock, process_exists, process_start
 from napari_bloodcells.core.errors import OutputError
 
 HOLD = """
@@ -152,3 +152,61 @@ def test_the_lock_is_gone_after_an_error(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"), RunLock(tmp_path / "gone"):
         pass
+
+
+def test_a_lock_can_be_read_by_whoever_may_look_into_the_folder(tmp_path: Path) -> None:
+    with RunLock(tmp_path):
+        assert (tmp_path / LOCK_NAME).stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe no text", b"[]", b"{", b'{"pid": -1}'])
+def test_a_lock_that_names_no_process_is_stale(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / LOCK_NAME).write_bytes(data)
+    with RunLock(tmp_path) as lock:
+        assert (tmp_path / LOCK_NAME).read_text() == lock.mark
+        (tmp_path / LOCK_NAME).write_bytes(data)
+        with pytest.raises(OutputError, match="was taken over by another run"):
+            lock.renew()
+    assert (tmp_path / LOCK_NAME).read_bytes() == data  # what is another's is left
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK_NAME]
+
+
+def test_a_number_that_a_younger_process_has_now_is_stale(tmp_path: Path) -> None:
+    other = os.getppid()
+    for started in (None, process_start(other)):
+        write_lock(tmp_path, pid=other, started=started)
+        with pytest.raises(OutputError, match=f"process {other}"), RunLock(tmp_path):
+            pass
+    write_lock(tmp_path, pid=other, started="1")
+    with RunLock(tmp_path):
+        pass
+
+
+def test_where_the_system_tells_no_start_the_number_alone_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_bloodcells.core.counting.runlock.process_start", lambda pid: None)
+    write_lock(tmp_path, pid=os.getppid(), started="1")
+    with pytest.raises(OutputError, match="in use by another run"), RunLock(tmp_path):
+        pass
+
+
+def test_a_process_is_asked_after_and_not_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def kill(pid: int, signal: int) -> None:
+        asked.append((pid, signal))
+        raise PermissionError  # of another user
+
+    monkeypatch.setattr(os, "kill", kill)
+    assert process_exists(77) is True
+    assert asked == [(77, 0)]
+
+
+def test_a_process_that_is_gone_has_no_start() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert process_start(gone.pid) is None
+    assert process_exists(gone.pid) is False
+    assert process_start(os.getpid()) == process_start(os.getpid())
+    assert process_start(os.getpid()) != process_start(os.getppid())
