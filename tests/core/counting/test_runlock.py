@@ -43,6 +43,19 @@ def write_lock(folder: Path, **owner: object) -> Path:
     return path
 
 
+def test_a_process_is_asked_after_and_not_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """First of all: a mutant that sends a signal here must meet no real process."""
+    asked = []
+
+    def kill(pid: int, signal: int) -> None:
+        asked.append((pid, signal))
+        raise PermissionError  # of another user
+
+    monkeypatch.setattr(os, "kill", kill)
+    assert process_exists(77) is True
+    assert asked == [(77, 0)]
+
+
 def test_a_second_run_refuses_while_the_first_lives_and_takes_over_when_it_was_killed(tmp_path: Path) -> None:
     first = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
@@ -189,18 +202,6 @@ def test_where_the_system_tells_no_start_the_number_alone_counts(
     write_lock(tmp_path, pid=os.getppid(), started="1")
     with pytest.raises(OutputError, match="in use by another run"), RunLock(tmp_path):
         pass
-
-
-def test_a_process_is_asked_after_and_not_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def kill(pid: int, signal: int) -> None:
-        asked.append((pid, signal))
-        raise PermissionError  # of another user
-
-    monkeypatch.setattr(os, "kill", kill)
-    assert process_exists(77) is True
-    assert asked == [(77, 0)]
 
 
 def test_a_process_that_is_gone_has_no_start() -> None:
