@@ -6,6 +6,7 @@ tried on the source left out as it is, and after ``calibrate`` with 20 and 100 o
 (slides, originals) that gave none of them.
 
     python -m benchmarks.accuracy.leave_one_out --data ../shared/data --first 9 --minutes 4.5 -o artifacts/unseen
+    python -m benchmarks.accuracy.leave_one_out --start artifacts/unseen --minutes 6 -o artifacts/longer
 """
 
 from __future__ import annotations
@@ -147,12 +148,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--first", type=float, default=9.0, help="minutes of a first training without three sources")
     parser.add_argument("--minutes", type=float, default=4.5, help="of the second training, a source")
     parser.add_argument("--sources", nargs="*", default=SOURCES, choices=SOURCES)
+    parser.add_argument("--start", type=Path, help="folder of a former run: each source goes on from its weights there")
     parser.add_argument("-o", "--output", type=Path, default=Path("artifacts/unseen"))
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     given.output.mkdir(parents=True, exist_ok=True)
     cells = gather(given.data, copies=True)
-    for together in TOGETHER:
+    second = TrunkSettings(minutes=given.minutes, lr=SECOND_RATE, ema=0.998)
+    for source in given.sources if given.start else ():
+        start = torch.load(given.start / f"without-{source}.pt", weights_only=True)
+        run_source(cells, source, train_without(cells, [source], second, given.output, start), given.output)
+    for together in () if given.start else TOGETHER:
         chosen = [source for source in together if source in given.sources]
         if not chosen:
             continue
@@ -160,8 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for source in chosen:
             weights = first
             if len(together) > 1:
-                settings = TrunkSettings(minutes=given.minutes, lr=SECOND_RATE, ema=0.998)
-                weights = train_without(cells, [source], settings, given.output, first)
+                weights = train_without(cells, [source], second, given.output, first)
             run_source(cells, source, weights, given.output)
 
 

@@ -1,10 +1,11 @@
 """Localizers that never saw a source, for the rows of the table that ask what happens on an unseen microscope.
 
-    python -m benchmarks.finding.left_out DATA -o scratch/finding/left-out [--steps 1500] [--only raabin]
+    python -m benchmarks.finding.left_out DATA -o scratch/finding/left-out [--steps 1500] [--only raabin-pig]
+    python -m benchmarks.finding.left_out DATA -o scratch/finding/longer --start scratch/finding/left-out
 
 ``DATA`` holds the sources' folders.  Each localizer is trained by ``train_localizer`` with the shipped recipe, its
-steps shortened; the sources under test are absent in every form: fields, crops, pasted cells, and the boxes that the
-net gives itself halfway.
+steps shortened, or goes on from a former one with ``find-on``; the sources under test are absent in every form:
+fields, crops, pasted cells, and the boxes that the net gives itself halfway.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from napari_bloodcells.core.localize.train_find import load_find_settings, train
 from napari_bloodcells.core.progress import Silent
 
 SOURCES = ("bccd", "raabin", "ankara", "chula", "pig", "sickle", "pbc", "jtsc", "cellavision", "misp")
-GROUPS = ("raabin", "chula-ankara-pig")
+GROUPS = ("raabin-pig", "chula-ankara")
 """Sources left out together share one training: harder than one at a time, and half of the hours."""
 LEFT_OUT = {source: group for group in GROUPS for source in group.split("-")}
 """The localizer that never saw a source, by the source."""
@@ -45,13 +46,18 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("scratch/finding/left-out"))
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--only", choices=GROUPS)
+    parser.add_argument("--start", type=Path, help="folder of a former run: each goes on from its localizer there")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    settings = load_find_settings("find", {"steps": arguments.steps})
     for group in [arguments.only] if arguments.only else GROUPS:
         folder = arguments.output / group
         if not (folder / "localizer.json").exists():
             print(f"without {group}", flush=True)
+            if arguments.start is None:
+                settings = load_find_settings("find", {"steps": arguments.steps})
+            else:
+                start = str(arguments.start / group)
+                settings = load_find_settings("find-on", {"steps": arguments.steps, "start": start})
             resume = (folder / "checkpoint.safetensors").exists()
             others = [arguments.data / name for name in SOURCES if name not in group.split("-")]
             train_localizer(others, folder, settings, resume, Lines())

@@ -27,8 +27,9 @@ _FEWEST = 30
 MOST_FIELDS = 60
 """Fields of one source that are searched, evenly taken."""
 WANTED_RECALL = 0.99
-BOUNDS = (0.15, 0.6)
-"""A threshold chosen on a small validation part is kept within these."""
+BOUNDS = (0.4, 0.6)
+"""A threshold chosen on a small validation part is kept within these; at 0.2, which a validation part can well bear, a
+localizer that had never seen `pig` gave there two false boxes for a true one (``docs/finding.md``)."""
 
 
 @dataclass(frozen=True)

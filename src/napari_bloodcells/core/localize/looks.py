@@ -57,9 +57,13 @@ def change_looks(tiles: NDArray[np.uint8], generator: torch.Generator, strength:
     log = torch.from_numpy(_LOG[tiles]).view(n, height * width, 3)
     gain = torch.exp(0.22 * normal(n, 1, 1) + 0.22 * normal(n, 1, 3))
     mixing = torch.eye(3) + 0.12 * normal(n, 3, 3)
+    # Red cells as purple as nuclei: what absorbs green (all stains do) absorbs red as well.
+    mixing[:, 1, 0] += 0.8 * strength * uniform(n) * some(0.3)
     pull = 0.8 * uniform(n, 1, 1) * some(0.12, 1, 1)
     mixing = (mixing * (1 - pull) + pull / 3) * gain
-    log = torch.bmm(log, mixing).view(n, height, width, 3)
+    # Dark red cells beside pale nuclei, and the reverse: a curve in density about 1, where usual nuclei lie.
+    curve = torch.exp((0.3 * normal(n, 1, 1) + 0.1 * normal(n, 1, 3)) * some(0.5, 1, 1))
+    log = torch.bmm(log, mixing).neg_().clamp_(min=1e-5).pow_(curve).neg_().view(n, height, width, 3)
     light = 0.10 * normal(n, 3, 1, 1) * some(0.7, 1, 1, 1)
     uneven = 0.16 * normal(n, 1, 3, 3) * some(0.5, 1, 1, 1) + 0.07 * normal(n, 3, 3, 3) * some(0.4, 1, 1, 1)
     lamp = (light + uneven).contiguous(memory_format=torch.channels_last)
