@@ -25,9 +25,10 @@ from napari_bloodcells.core.quality import check_quality
 from napari_bloodcells.core.remote import is_address
 from napari_bloodcells.core.slides.grid import EMPTY, FieldGrid, GridSettings, SlideField, Tile
 from napari_bloodcells.core.slides.monolayer import MonolayerRule, by_promise
-from napari_bloodcells.core.slides.opening import Slide, open_slide
+from napari_bloodcells.core.slides.opening import open_slide
 from napari_bloodcells.core.slides.scale import SlideScale, slide_scale
 from napari_bloodcells.core.slides.seams import BAND_UM, Found, join, owned_by
+from napari_bloodcells.core.slides.slide import Slide
 from napari_bloodcells.core.slides.survey import Survey, survey_slide
 
 if TYPE_CHECKING:

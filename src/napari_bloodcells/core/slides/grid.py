@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_bloodcells.core.slides.opening import Region
+from napari_bloodcells.core.slides.slide import Region
 from napari_bloodcells.core.slides.survey import BLOCK, Survey
 
 EMPTY = 0.005

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_bloodcells.core.progress import Progress, check_cancelled
-from napari_bloodcells.core.slides.opening import Slide
+from napari_bloodcells.core.slides.slide import Slide
 
 if TYPE_CHECKING:
     import pandas as pd

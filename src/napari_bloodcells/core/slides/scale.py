@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_bloodcells.core.errors import ImageError
 from napari_bloodcells.core.localize import Localizer
-from napari_bloodcells.core.slides.opening import Region, Slide
+from napari_bloodcells.core.slides.slide import Region, Slide
 from napari_bloodcells.core.slides.survey import BLOCK, Survey
 
 SQUARE = 3

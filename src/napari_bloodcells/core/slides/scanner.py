@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_bloodcells.core.errors import ImageError
 from napari_bloodcells.core.files import display_name
-from napari_bloodcells.core.slides.opening import Region, possible_scale
+from napari_bloodcells.core.slides.slide import Region, possible_scale
 
 CACHE_BYTES = 128 * 2**20
 

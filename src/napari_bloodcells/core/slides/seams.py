@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_bloodcells.core.slides.opening import Region
+from napari_bloodcells.core.slides.slide import Region
 
 BAND_UM = 4.0
 """So far beyond its own part a field's cells are candidates: less than a cell, more than two boxes of one differ."""

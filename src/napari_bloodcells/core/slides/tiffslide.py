@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from napari_bloodcells.core.errors import ImageError
 from napari_bloodcells.core.files import display_name
 from napari_bloodcells.core.pixels import to_rgb8
-from napari_bloodcells.core.slides.opening import Region, possible_scale
+from napari_bloodcells.core.slides.slide import Region, possible_scale
 from napari_bloodcells.core.slides.tiffheader import Layer, is_raw, layers, readable, stated_scale
 from napari_bloodcells.core.tiff import as_shown, bits_in_use
 
