@@ -224,14 +224,24 @@ def put_in_place(module: ModuleType, mutant: Mutant) -> None:
         old = vars(module).get(name)
         own = getattr(new, "__module__", None) == module.__name__
         if isinstance(new, FunctionType) and isinstance(old, FunctionType) and own:
-            old.__code__, old.__defaults__, old.__kwdefaults__ = new.__code__, new.__defaults__, new.__kwdefaults__
+            _become(old, new)
         elif isinstance(new, type) and isinstance(old, type) and own:
-            for part, value in vars(new).items():
-                if isinstance(value, FunctionType | property) or part in getattr(new, "__dataclass_fields__", ()):
+            for part, value in list(vars(new).items()):
+                former = vars(old).get(part)
+                if isinstance(value, FunctionType) and isinstance(former, FunctionType):
+                    _become(former, value)  # keeps the names of the loaded module, which tests replace
+                elif isinstance(value, FunctionType | property) or part in getattr(new, "__dataclass_fields__", ()):
                     setattr(old, part, value)
             setattr(fresh, name, old)
         elif not name.startswith("__"):
             setattr(module, name, new)
+
+
+def _become(old: FunctionType, new: FunctionType) -> None:
+    inner, fresh = getattr(old, "__wrapped__", None), getattr(new, "__wrapped__", None)
+    if isinstance(inner, FunctionType) and isinstance(fresh, FunctionType):  # of a decorator, which calls it
+        old, new = inner, fresh
+    old.__code__, old.__defaults__, old.__kwdefaults__ = new.__code__, new.__defaults__, new.__kwdefaults__
 
 
 @contextmanager

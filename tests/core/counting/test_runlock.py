@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from napari_bloodcells.core.counting import runlock
 from napari_bloodcells.core.counting.runlock import FOREIGN_LEASE_S, LOCK_NAME, RunLock, process_exists, process_start
 from napari_bloodcells.core.errors import OutputError
 
 HOLD = """
 import sys, time
 from pathlib import Path
+from napari_bloodcells.core.counting import runlock
 from napari_bloodcells.core.counting.runlock import RunLock
 with RunLock(Path(sys.argv[1])):
     print("held", flush=True)
@@ -211,3 +213,40 @@ def test_a_process_that_is_gone_has_no_start() -> None:
     assert process_exists(gone.pid) is False
     assert process_start(os.getpid()) == process_start(os.getpid())
     assert process_start(os.getpid()) != process_start(os.getppid())
+
+
+def test_a_folder_that_is_taken_again_and_again_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunLock, "_claim", lambda self: False)
+    monkeypatch.setattr(RunLock, "_take_over_or_refuse", lambda self: None)
+    with pytest.raises(OutputError, match="another run took this folder at the same moment"), RunLock(tmp_path):
+        pass
+
+
+def test_the_lock_of_a_quicker_run_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / LOCK_NAME
+    place.write_text('{"pid": 0}')
+
+    def judged(owner: dict[str, object], age: float) -> bool:
+        place.write_text("of a third run")  # which was quicker, after this one had read what was stale
+        return False
+
+    monkeypatch.setattr(runlock, "_is_alive", judged)
+    RunLock(tmp_path)._judge()
+    assert place.read_text() == "of a third run"
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK_NAME]
+
+
+def test_the_lock_says_who_holds_it(tmp_path: Path) -> None:
+    with RunLock(tmp_path) as lock:
+        said = json.loads((tmp_path / LOCK_NAME).read_text())
+    own = {"pid": os.getpid(), "host": socket.gethostname(), "started": process_start(os.getpid())}
+    assert said == {**own, "run": lock.run}
+
+
+def test_the_first_process_of_a_machine_can_hold_a_lock_and_no_group_of_processes(tmp_path: Path) -> None:
+    write_lock(tmp_path, pid=1, started=process_start(1))
+    with pytest.raises(OutputError, match="process 1"), RunLock(tmp_path):
+        pass
+    write_lock(tmp_path, pid=0)
+    with RunLock(tmp_path):
+        pass

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from napari_bloodcells.core.count import count
-from napari_bloodcells.core.counting import cluster, runlock, workers
+from napari_bloodcells.core.counting import cluster, workers
 from napari_bloodcells.core.counting.jobs import collect_jobs
 from napari_bloodcells.core.counting.options import CountOptions
 from napari_bloodcells.core.counting.pipeline import FieldCounter
 from napari_bloodcells.core.counting.setup import CounterSetup
-from napari_bloodcells.core.errors import BloodcellsError, Cancelled, OutputError
+from napari_bloodcells.core.errors import BloodcellsError, Cancelled
 from napari_bloodcells.core.progress import Silent
 
 
@@ -163,24 +163,3 @@ def test_reading_ahead_holds_only_so_many_pictures_and_can_be_stopped(smears: Pa
     assert len(ahead) == 12
     with pytest.raises(Cancelled):
         count(smears, str(tiny_model), "xml", "cpu", progress=Stop())
-
-
-def test_a_folder_that_is_taken_again_and_again_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runlock.RunLock, "_claim", lambda self: False)
-    monkeypatch.setattr(runlock.RunLock, "_take_over_or_refuse", lambda self: None)
-    with pytest.raises(OutputError, match="another run took this folder at the same moment"), runlock.RunLock(tmp_path):
-        pass
-
-
-def test_the_lock_of_a_quicker_run_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = tmp_path / runlock.LOCK_NAME
-    place.write_text('{"pid": 0}')
-
-    def judged(owner: dict[str, object], age: float) -> bool:
-        place.write_text("of a third run")  # which was quicker, after this one had read what was stale
-        return False
-
-    monkeypatch.setattr(runlock, "_is_alive", judged)
-    runlock.RunLock(tmp_path)._judge()
-    assert place.read_text() == "of a third run"
-    assert [path.name for path in tmp_path.iterdir()] == [runlock.LOCK_NAME]
