@@ -10,6 +10,7 @@ image is counted all the same, and the reader decides.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,13 +83,12 @@ def check_quality(image: NDArray[np.uint8], um_per_pixel: float | None = None) -
     ('not a stained smear',)
     """
     small, factor = _common_size(image)
-    green = small[..., 1]
-    dark, light, ground = _percentiles(np.bincount(green[::2, ::2].ravel(), minlength=256), (1, 99, 95))
+    green = np.ascontiguousarray(small[..., 1])
+    dark, light, ground = _percentiles(_histogram(green[::2, ::2]), (1, 99, 95))
     contrast = light - dark
-    signed = green.astype(np.int16)  # steps along every second row and every second column: enough for a percentile
-    along = np.diff(signed[::2], axis=1), np.diff(signed[:, ::2], axis=0)
-    steps = sum(np.bincount(np.abs(step).ravel(), minlength=256) for step in along)
-    steepest = _percentiles(np.asarray(steps), (99.9,))[0]
+    rows, columns = green[::2], green[:, ::2]  # steps along every second row and column: enough for a percentile
+    steps = _steps(rows[:, :-1], rows[:, 1:]) + _steps(columns[:-1], columns[1:])
+    steepest = _percentiles(steps, (99.9,))[0]
     sharpness = min(steepest / max(contrast, 1.0), 1.0)
     limit = LOWEST_SHARPNESS_UNSCALED
     if um_per_pixel:
@@ -109,6 +109,20 @@ def check_quality(image: NDArray[np.uint8], um_per_pixel: float | None = None) -
     return Quality(sharpness, contrast, ground, burnt, color, tuple(problems))
 
 
+def _steps(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How often each difference of two pixels occurs: (256,)."""
+    return _histogram(np.maximum(one, other) - np.minimum(one, other))
+
+
+def _histogram(values: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How often each value of (H, W) occurs: (256,).  Pillow counts bytes in half the time of ``np.bincount``."""
+    from PIL import Image
+
+    if not values.size:
+        return np.zeros(256, np.int64)
+    return np.array(Image.fromarray(values).histogram(), np.int64)
+
+
 def _common_size(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
     from PIL import Image
 
@@ -116,7 +130,7 @@ def _common_size(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
     return (np.asarray(Image.fromarray(image).reduce(factor)), factor) if factor > 1 else (image, factor)
 
 
-def _percentiles(counts: NDArray[np.intp], percents: tuple[float, ...]) -> list[float]:
+def _percentiles(counts: NDArray[np.integer[Any]], percents: tuple[float, ...]) -> list[float]:
     """``np.percentile`` of small whole numbers from how often each occurs: no sorting; 0 where there is none.
 
     >>> _percentiles(np.bincount([1, 2, 2, 9]), (0, 50, 75))
@@ -139,9 +153,9 @@ def _color(small: NDArray[np.uint8]) -> float:
     pixels = small[::3, ::3].reshape(-1, 3)
     white = [max(_percentiles(np.bincount(channel, minlength=256), (95,))[0], 1) for channel in pixels.T]
     density = np.log10(np.array(white)[:, None] / np.clip(np.arange(256), 1, np.array(white)[:, None]))
-    stained = pixels[(density[1] > _STAINED)[pixels[:, 1]]]
+    stained = np.flatnonzero((density[1] > _STAINED)[pixels[:, 1]])
     if not len(stained):
         return 0.0
-    red, green, blue = (density[c][stained[:, c]] for c in range(3))
+    red, green, blue = (density[c][pixels[stained, c]] for c in range(3))
     spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     return float(np.median(spread))
