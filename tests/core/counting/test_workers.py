@@ -7,6 +7,7 @@ import pickle
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,6 +63,21 @@ def test_work_that_meets_a_dead_pool_is_not_lost() -> None:
     with pytest.raises(BrokenProcessPool):
         workers._submit(Dead(1), (3, []), lost)
     assert lost == [(3, [])]
+
+
+def test_nothing_is_lost_when_pools_die_before_all_was_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    deaths = iter([(2, 3), (0, 1), (0, 2)])  # shards finished, and under way when the pool dies
+
+    def run_pool(setups: Any, work: Any, progress: Any, lost: list[Any]) -> Any:
+        finished, under_way = next(deaths, (99, 0))
+        for item in islice(work, finished):
+            yield item[0], [], None
+        lost.extend(islice(work, under_way))
+
+    monkeypatch.setattr(workers, "_run_pool", run_pool)
+    work = ((shard, []) for shard in range(9))  # drawn as it is needed, as a count does
+    done = workers.run_processes([CounterSetup()], work, Silent())
+    assert sorted(shard for shard, _, _ in done) == list(range(9))
 
 
 def test_two_devices_are_two_workers_with_the_same_cells(smears: Path, tiny_model: Path) -> None:

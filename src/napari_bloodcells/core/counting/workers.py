@@ -79,13 +79,12 @@ def run_processes(setups: Sequence[CounterSetup], work: Iterable[Work], progress
         ``progress`` asked to stop; shards that were under way are finished and lost.
     """
     todo = iter(work)
-    again: list[Work] = []
     for _ in range(MAX_DEATHS):
         lost: list[Work] = []
-        yield from _run_pool(setups, _chain(again, todo), progress, lost)
+        yield from _run_pool(setups, todo, progress, lost)
         if not lost:
             return
-        again = lost
+        todo = _chain(lost, todo)  # the former one is kept: work that it still holds would be closed with it
     raise BloodcellsError(
         f"The worker processes died {MAX_DEATHS} times (killed, or out of memory): try fewer of them with --workers."
     )
