@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -189,11 +190,15 @@ BAD = [
         lambda f: change_tensors(f, lambda t: t.update({"head.bias": torch.full((5,), 1e300, dtype=torch.float64)})),
         "head.bias hold a value that is no number",
     ),
-    (
-        "complex",
-        lambda f: change_tensors(f, lambda t: t.update({"head.bias": torch.full((5,), 1j)})),
-        "head.bias hold a value that is no number",
-    ),
+    *[
+        (
+            "complex",
+            lambda f: change_tensors(f, lambda t: t.update({"head.bias": torch.full((5,), 1j)})),
+            "head.bias hold a value that is no number",
+        )
+        for kind in (torch.complex64,)
+        if kind in safetensors.torch._SIZE  # an older safetensors reads none
+    ],
     ("more tensors", lambda f: change_tensors(f, lambda t: t.update(extra=torch.zeros(1))), "no place for .extra."),
     (
         "half a feature space",

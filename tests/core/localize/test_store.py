@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -74,7 +75,9 @@ def test_what_is_damaged_is_refused_by_name(folder: Path, damage: Callable[[Path
 
 @pytest.mark.parametrize("values", [torch.full((16,), 1e300, dtype=torch.float64), torch.full((16,), 1j)])
 def test_a_weight_that_the_network_cannot_hold_is_refused(folder: Path, values: torch.Tensor) -> None:
-    tensors = load_file(folder / WEIGHTS) | {"stem.bias": values}
+    if values.dtype not in safetensors.torch._SIZE:
+        pytest.skip("this safetensors knows no complex numbers, and so reads none")
+    tensors = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS).items()} | {"stem.bias": values}
     save_file(tensors, folder / WEIGHTS)
     _change(folder, sha256=hash_tensors(tensors))
     with pytest.raises(BundleError, match="no number"):
