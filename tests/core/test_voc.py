@@ -67,8 +67,9 @@ def test_a_plain_file_is_read_without_a_warning(tmp_path: Path) -> None:
         (box("nan", 1, 2, 3), r"corners that are no numbers \(nan, 1, 2, 3\)", None),
         (box(1, 1, "inf", 3), "corners that are no numbers", None),
         (box(1, 1, "1e999", 3), "corners that are no numbers", None),
-        (box("", "", "", ""), "has no corners", None),
-        ("<object><name>RBC</name></object>", "has no corners", None),
+        (box("", "", "", ""), "has no corners; left out", None),
+        ("<object><name>RBC</name></object>", "has no corners; left out", None),
+        (box(1, 2, 3, 4).replace("<name>RBC</name>", ""), "box 2 has no name; taken as WBC", [1, 2, 3, 4]),
         (box(1, 2, 3, 4, ""), "box 2 has no name; taken as WBC", [1, 2, 3, 4]),
     ],
 )
@@ -110,6 +111,18 @@ def test_a_warning_points_to_the_line_that_read_the_file(tmp_path: Path) -> None
         read_voc(wrong)
     assert {warning.filename for warning in [*caught, *latin]} == {__file__}
     assert str(caught[-1].message) == "a.xml: 1 more defects of this kind."
+
+
+def test_ten_defects_are_told_one_by_one(tmp_path: Path) -> None:
+    with pytest.warns(DataWarning) as caught:
+        read_voc(write(tmp_path / "a.xml", voc(*[box(1, 1, 1, 1)] * 10)))
+    assert [str(w.message).split(" has ")[0] for w in caught] == [f"a.xml: box {n} (RBC)" for n in range(1, 11)]
+
+
+def test_a_file_that_names_no_image_has_an_empty_name(tmp_path: Path) -> None:
+    size = "<size><width>9</width><height>9</height></size>"
+    annotation = read_voc(write(tmp_path / "a.xml", f"<annotation>{size}</annotation>"))
+    assert (annotation.filename, len(annotation.boxes)) == ("", 0)
 
 
 def test_tags_are_known_in_any_case_and_namespace_and_comments_are_passed_over(tmp_path: Path) -> None:
