@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from napari_bloodcells.core.crops import WHITE_LEVEL, CropSpec, crop_sides, cut_crops, local_white
+from napari_bloodcells.core.crops import WHITE_LEVEL, CropSpec, _filter_matrix, crop_sides, cut_crops, local_white
 from napari_bloodcells.core.errors import ImageError
 
 PLAIN = CropSpec(size=20, context=1.0, scale="box", white=False)
@@ -172,3 +172,55 @@ def test_a_crop_of_half_a_micrometer_and_one_pixel_is_a_crop():
 def test_a_scale_is_believed_where_the_cell_has_1_5_to_30_um(um_per_pixel, believed):
     side = crop_sides(np.array([[0.0, 0.0, 100.0, 70.0]]), CropSpec(side_um=20), um_per_pixel)[0, 0]
     assert side == pytest.approx(20 / um_per_pixel if believed else 100 * 20 / 14)
+
+
+@pytest.mark.parametrize("strip", [np.s_[:, 132:], np.s_[:, :68], np.s_[132:], np.s_[:68]])
+def test_the_white_of_a_crop_is_looked_for_within_one_and_a_half_of_its_sides(strip):
+    field = np.full((200, 200, 3), 200, np.uint8)
+    field[strip] = 250
+    spec = CropSpec(size=20, context=1.0, scale="box")
+    assert (cut_crops(field, box(90, 90, 20), spec) == WHITE_LEVEL).all()  # the ground of 200, not that of 250
+    for near in (np.s_[:, 128:], np.s_[:, :72], np.s_[128:], np.s_[:72]):
+        field[near] = 250
+    assert (cut_crops(field, box(90, 90, 20), spec) < 200).all()
+
+
+def test_glare_brighter_than_the_ground_is_white_and_not_black():
+    field = np.full((60, 60, 3), 200, np.uint8)
+    field[28:32, 28:32] = 255
+    crop = cut_crops(field, box(20, 20, 20), CropSpec(size=20, context=1.0, scale="box"))[0]
+    assert int(crop.max()) == 255
+    assert int(crop.min()) == WHITE_LEVEL
+
+
+@pytest.mark.parametrize(("center", "side"), [(100.0, 37.0), (99.3, 80.0), (77.77, 13.1), (60.5, 20.0)])
+def test_the_weights_of_every_pixel_add_to_one(center, side):
+    first, weights = _filter_matrix(np.array([center]), np.array([side]), 20, 200)
+    assert (weights.sum(2) == 1).all()
+    assert ((weights * 2048) % 1 == 0).all()  # so the sums are the same in any order
+    assert (weights >= 0).all()
+    assert 0 <= first[0] <= center - side / 2
+    assert first[0] + weights.shape[2] >= center + side / 2
+
+
+def test_the_white_of_a_black_field_is_one_and_a_box_without_extent_is_a_pixel():
+    assert local_white(np.zeros((60, 60, 3), np.uint8)).tolist() == [1, 1, 1]
+    assert crop_sides(np.array([[5.0, 5.0, 5.0, 5.0]]), CropSpec(scale="image")).tolist() == [[1.0, 1.0]]
+
+
+def test_a_bundle_that_says_nothing_of_its_crops_has_these():
+    assert CropSpec() == CropSpec(80, 20.0, 1.43, "um", True)
+
+
+def test_the_white_is_looked_for_in_the_middle_of_the_cells_of_its_grid():
+    field = np.full((700, 700, 3), 200, np.uint8)
+    field[:, 90:120] = 250  # two of the 48 columns from 100 to 580, too few to be the ground
+    crop = cut_crops(field, box(260, 260, 160), CropSpec(size=20, context=1.0, scale="box"))
+    assert (crop == WHITE_LEVEL).all()
+
+
+@pytest.mark.parametrize(("x", "white"), [(-300, 250), (280, 150)])
+def test_a_box_far_outside_is_the_white_of_the_border_next_to_it(x, white):
+    field = np.full((60, 60, 3), 200, np.uint8)
+    field[:, :3], field[:, -3:] = 250, 150
+    assert (cut_crops(field, box(x, 20, 20), PLAIN) == white).all()
