@@ -1,6 +1,6 @@
 """The lowest versions that ``pyproject.toml`` allows: installed by themselves, and tested.
 
-    python -m benchmarks.reliability.lowest tests/core tests/cli
+    python -m benchmarks.reliability.lowest
 
 Needs ``uv`` (pip install uv) and some 6 GB: a fresh environment with ``--resolution lowest-direct``, so that every
 bound of the core is a version that was really run; then the given tests, and one line that says with what.
@@ -43,7 +43,7 @@ def versions(python: Path) -> str:
 def main() -> int:
     """Install and test from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("tests", nargs="*", default=["tests/core", "tests/cli"])
+    parser.add_argument("tests", nargs="*", default=["tests/core", "tests/cli", "tests/reliability"])
     parser.add_argument("--environment", type=Path, help="one that was made before; else a fresh one, removed after")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
