@@ -29,7 +29,7 @@ class MonolayerRule:
     fewest_red : float
         Red cells in a square of 100 um: 46 to 128.
     most_overlapping : float
-        Share of the red cells whose box shares more than a quarter with another's: 0 to 0.38, in fields
+        Share of the red cells whose box shares more than a quarter with another's: 0 to 0.36, in fields
         of 15 red cells; a slide's field has hundreds.
     """
 
