@@ -23,7 +23,7 @@ STRENGTHS = (float("inf"), 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 _FOLDS = 10
 _PROOF = 2.0
 """Standard errors by which the log-loss must fall before the old layer is given up: with one, 20 cells made two
-of seven unseen sources worse by up to 6 points, with two none in 28 draws (``docs/accuracy.md``)."""
+of seven unseen sources worse by up to 6 points (``docs/accuracy.md``)."""
 _LEAST, _CAREFUL = 3, 10.0
 """Where a class has fewer labeled cells than the first, the prior is at least as strong as the second."""
 
