@@ -184,7 +184,7 @@ def test_the_threshold_of_white_cells_keeps_99_in_100_of_every_source_alike() ->
     scores = [np.array([0.9] * 99 + [0.3]), np.array([0.7] * 100)]
     results = [found([0.0] * 100, [True] * 100, 100, source) for source in "ab"]
     assert calibrate_find._threshold_for_recall(results, scores) == pytest.approx(0.7, abs=0.005)
-    low = calibrate_find.BOUNDS[0] + 0.01
+    low = calibrate_find.BOUNDS[0][0] + 0.01
     half = [np.array([0.8] * 50 + [low] * 50), np.array([0.7] * 100)]
     assert calibrate_find._threshold_for_recall(results, half) == pytest.approx(low, abs=0.011)
 
@@ -229,8 +229,8 @@ def test_calibrated_scores_and_thresholds_come_from_enough_boxes(
     info = calibrate_find.calibrate_localizer(net, LocalizerInfo(), [], Silent())
     assert info.calibration[0] == info.calibration[1] != LocalizerInfo().calibration[0]
     assert info.calibration[2] == LocalizerInfo().calibration[2]
-    low, high = calibrate_find.BOUNDS
-    assert all(low <= threshold <= high for threshold in info.thresholds[:2])
+    bounds = calibrate_find.BOUNDS[:2]
+    assert all(low <= at <= high for at, (low, high) in zip(info.thresholds[:2], bounds, strict=True))
     assert info.thresholds[2] == LocalizerInfo().thresholds[2]
 
 
