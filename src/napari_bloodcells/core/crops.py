@@ -230,14 +230,25 @@ def _white_around(field: Tensor, center: NDArray[np.float64], extent: NDArray[np
     high = np.clip(center + extent / 2, low + 1, length)
     share = (np.arange(_WHITE_GRID) + 0.5) / _WHITE_GRID
     at = np.floor(low[:, :, None] + share * (high - low)[:, :, None]).astype(np.int64)  # (N, 2, grid)
-    picked = torch.from_numpy(np.minimum(at, (length - 1).astype(np.int64)[None, :, None])).to(field.device)
-    pixels = field[picked[:, 1, :, None], picked[:, 0, None, :]].flatten(1, 2)  # (N, grid * grid, 3)
-    green = pixels[:, :, 1]
-    if green.device.type == "cpu":  # numpy sorts bytes by their digits, which is many times faster
-        order = torch.from_numpy(np.argsort(green.numpy(), axis=1, kind="stable"))
-    else:
-        order = green.to(torch.int32).argsort(dim=1, stable=True)
+    picked = np.minimum(at, (length - 1).astype(np.int64)[None, :, None])
+    if field.device.type == "cpu":  # numpy sorts bytes by their digits, and is quicker on few numbers
+        return torch.from_numpy(_bright_median(field.numpy(), picked))
+    there = torch.from_numpy(picked).to(field.device)
+    pixels = field[there[:, 1, :, None], there[:, 0, None, :]].flatten(1, 2)  # (N, grid * grid, 3)
+    order = pixels[:, :, 1].to(torch.int32).argsort(dim=1, stable=True)
     n = pixels.shape[1]
     bright = order[:, int(n * 0.90) : int(n * 0.99)]
     ground = pixels.gather(1, bright[:, :, None].expand(-1, -1, 3)).float()
     return ground.median(1).values.clamp_min(1.0)
+
+
+def _bright_median(field: NDArray[np.uint8], picked: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The median color of the bright pixels among those at ``picked`` (N, 2, grid) as x, y: (N, 3)."""
+    result = np.empty((len(picked), 3), np.float32)
+    for white, (x, y) in zip(result, picked, strict=True):
+        pixels = field[y[:, None], x].reshape(-1, 3)
+        n = len(pixels)
+        bright = pixels[np.argsort(pixels[:, 1], kind="stable")[int(n * 0.90) : int(n * 0.99)]]
+        middle = (len(bright) - 1) // 2
+        white[:] = np.partition(bright, middle, axis=0)[middle]
+    return np.maximum(result, 1.0)

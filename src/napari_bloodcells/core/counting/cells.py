@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,8 +102,9 @@ class FieldRecord:
     slide: SlideArea | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+        """Plain JSON values, as ``dataclasses.asdict`` gives them, which would copy every single number."""
+        slide = None if self.slide is None else vars(self.slide).copy()
+        return {**vars(self), "cells": tuple(vars(cell).copy() for cell in self.cells), "slide": slide}
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> FieldRecord:
