@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -25,8 +26,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, *, cuda: int = 0, mps: bool = False
     ("there", "picked"),
     [({}, "cpu"), ({"mps": True}, "mps"), ({"cuda": 1}, "cuda"), ({"cuda": 1, "mps": True}, "cuda")],
 )
-def test_auto_takes_the_fastest_there_is(monkeypatch: pytest.MonkeyPatch, there: dict[str, int], picked: str) -> None:
-    machine(monkeypatch, **there)  # type: ignore[arg-type]
+def test_auto_takes_the_fastest_there_is(monkeypatch: pytest.MonkeyPatch, there: dict[str, Any], picked: str) -> None:
+    machine(monkeypatch, **there)
     assert pick_device("auto").type == picked
     assert pick_device("cpu").type == "cpu"
 
@@ -42,9 +43,9 @@ def test_auto_takes_the_fastest_there_is(monkeypatch: pytest.MonkeyPatch, there:
     ],
 )
 def test_what_is_not_there_is_refused_in_words(
-    monkeypatch: pytest.MonkeyPatch, there: dict[str, int], name: str, words: str
+    monkeypatch: pytest.MonkeyPatch, there: dict[str, Any], name: str, words: str
 ) -> None:
-    machine(monkeypatch, **there)  # type: ignore[arg-type]
+    machine(monkeypatch, **there)
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(UsageError, match=words):
         pick_device(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from shutil import copytree, rmtree
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,10 +79,10 @@ def test_a_field_without_xml_is_named_where_xml_was_asked_for(tiny_model: Path, 
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(
-    smears: Path, tiny_model: Path, tmp_path: Path, options: dict[str, object], words: str
+    smears: Path, tiny_model: Path, tmp_path: Path, options: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):
-        count(smears, str(tiny_model), "whole", "cpu", options=CountOptions(output=tmp_path / "o", **options))  # type: ignore[arg-type]
+        count(smears, str(tiny_model), "whole", "cpu", options=CountOptions(output=tmp_path / "o", **options))
 
 
 def test_a_file_is_no_folder_for_results(smears: Path, tiny_model: Path, tmp_path: Path) -> None:
