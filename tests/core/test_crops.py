@@ -195,7 +195,7 @@ def test_glare_brighter_than_the_ground_is_white_and_not_black():
 
 @pytest.mark.parametrize(("center", "side"), [(100.0, 37.0), (99.3, 80.0), (77.77, 13.1), (60.5, 20.0)])
 def test_the_weights_of_every_pixel_add_to_one(center, side):
-    first, weights = _filter_matrix(np.array([center]), np.array([side]), 20, 200)
+    first, weights = _filter_matrix(np.array([center]), np.array([side]), 20, np.array([200]))
     assert (weights.sum(2) == 1).all()
     assert ((weights * 2048) % 1 == 0).all()  # so the sums are the same in any order
     assert (weights >= 0).all()

@@ -30,6 +30,8 @@ def display_name(path: Path | str) -> str:
     'two\\nlines.jpg'
     """
     name = os.path.basename(os.fspath(path)) or os.fspath(path)
+    if name.isprintable():
+        return name
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
 
 

@@ -150,9 +150,13 @@ def _color(small: NDArray[np.uint8]) -> float:
 
     Every third pixel of every third row will do for a median.
     """
-    pixels = small[::3, ::3].reshape(-1, 3)
-    white = [max(_percentiles(np.bincount(channel, minlength=256), (95,))[0], 1) for channel in pixels.T]
-    density = np.log10(np.array(white)[:, None] / np.clip(np.arange(256), 1, np.array(white)[:, None]))
+    from PIL import Image
+
+    some = np.ascontiguousarray(small[::3, ::3])
+    counts = np.array(Image.fromarray(some).histogram(), np.int64).reshape(3, 256)
+    white = np.array([max(_percentiles(channel, (95,))[0], 1) for channel in counts])[:, None]
+    density = np.log10(white / np.clip(np.arange(256), 1, white))
+    pixels = some.reshape(-1, 3)
     stained = np.flatnonzero((density[1] > _STAINED)[pixels[:, 1]])
     if not len(stained):
         return 0.0
