@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ from PIL import Image
 
 from napari_bloodcells.core.bundle import load_model
 from napari_bloodcells.core.calibrate import calibrate
+from napari_bloodcells.core.datasets import load_dataset
 from napari_bloodcells.core.errors import DataSetError, OutputError
+from napari_bloodcells.core.progress import Silent
+from napari_bloodcells.core.training.pack import pack_crops
 
 COLORS = {
     "neutrophil": (200, 200, 60),
@@ -60,6 +64,29 @@ def test_the_new_model_knows_the_labeled_cells_and_the_old_one_is_as_it_was(labe
     assert not new.info.confusions
     assert all(torch.equal(before[k], v) for k, v in old.module.state_dict().items())
     assert not torch.equal(new.module.head.weight, old.module.head.weight)
+    assert found.changed in ("means", "layer")
+    assert found.missing == ()
+
+
+def test_the_classes_lie_where_the_labeled_cells_lie_so_these_are_not_far(labeled, tmp_path):
+    """Colors that no stain has are far from all training; the new model has seen them."""
+    old = load_model("default", device="cpu")
+    calibrate(old, labeled, tmp_path / "new", device="cpu")
+    new = load_model(tmp_path / "new", device="cpu")
+    dataset = load_dataset(labeled)
+    pack = pack_crops(dataset, old.info.crop, old.info.class_scheme, Silent())
+    features, _ = old.features_and_logits(pack.crops)
+    assert old.space is not None
+    assert new.space is not None
+    assert float(new.space.distance(features).mean()) < 0.8 * float(old.space.distance(features).mean())
+    assert new.info.max_distance is not None
+    assert float((new.space.distance(features) <= new.info.max_distance).float().mean()) > 0.9
+
+
+def test_classes_without_a_labeled_cell_are_named(labeled, tmp_path):
+    shutil.rmtree(labeled / "basophil")
+    found = calibrate("default", labeled, tmp_path / "new", device="cpu")
+    assert found.missing == ("basophil",)
 
 
 def test_a_folder_that_holds_something_is_not_overwritten(labeled, tmp_path):

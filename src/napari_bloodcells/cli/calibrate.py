@@ -10,6 +10,13 @@ import typer
 from napari_bloodcells.cli.common import DeviceOption
 from napari_bloodcells.cli.progress import TerminalProgress
 
+CHANGED = {
+    "nothing": "The classes were left as they were, as no change did better on cells that it had not seen; temperature "
+    "and thresholds are new.",
+    "means": "The middle of each class was moved to where your cells lie; temperature and thresholds are new.",
+    "layer": "The last layer was refitted to your cells; temperature and thresholds are new.",
+}
+
 
 def calibrate(
     model: Annotated[str, typer.Argument(help="Name of an installed model (default: the shipped one), or a folder.")],
@@ -21,8 +28,8 @@ def calibrate(
 ) -> None:
     """Fit a model to your own microscope with 5 to 100 labeled cells, in less than a minute.
 
-    Last layer, temperature and thresholds are fitted anew; the model it came from is not changed.  What was gained is
-    told from cross-validation on your cells.  Use the new model with count --model FOLDER.
+    Class means, last layer, temperature and thresholds are fitted anew; the model it came from is not changed.  What
+    was gained is told from cross-validation on your cells.  Use the new model with count --model FOLDER.
     """
     from rich.console import Console
 
@@ -35,10 +42,8 @@ def calibrate(
     console.print(scores_table(found.after, "calibration cells, each judged without itself (cross-validation)"))
     before, after = found.before["accuracy"], found.after["accuracy"]
     console.print(f"Accuracy before {percent(before)}, after {percent(after)} in cross-validation.", soft_wrap=True)
-    if found.strength == float("inf"):
-        console.print(
-            "The last layer was left as it was, as no other did better on cells that it had not seen; temperature and "
-            "thresholds are new.",
-            soft_wrap=True,
-        )
+    console.print(CHANGED[found.changed], soft_wrap=True)
+    if found.missing:
+        names = ", ".join(found.missing)
+        console.print(f"No labeled cell of: {names}. Label a few of each, or they may be told worse.", soft_wrap=True)
     console.print(f"Written: {found.output}", soft_wrap=True)

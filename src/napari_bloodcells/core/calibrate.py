@@ -1,13 +1,14 @@
 """A model fitted to one microscope with 5 to 100 labeled cells, in less than a minute on a CPU.
 
-The network stays; its last layer (``headfit.py``), temperature and thresholds are fitted anew to the labeled cells.
+The network stays; its class means and last layer (``headfit.py``), temperature and thresholds are fitted anew to the
+labeled cells.
 What was gained is told from cross-validation: each cell is judged by a layer that was fitted without it.  The result
 is a bundle of its own; the model it came from is not touched.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,13 @@ from torch import Tensor
 
 from napari_bloodcells.core.bundle import load_model, save_bundle
 from napari_bloodcells.core.errors import DataSetError
+from napari_bloodcells.core.featurespace import FeatureSpace
 from napari_bloodcells.core.files import check_new_folder
 from napari_bloodcells.core.model import Model
 from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 from napari_bloodcells.core.schema import BundleInfo, TrainingSource
 from napari_bloodcells.core.statistics.metrics import Scores, score
-from napari_bloodcells.core.training.headfit import Head, choose_head
+from napari_bloodcells.core.training.headfit import Change, Head, choose_head
 from napari_bloodcells.core.training.pack import CropPack, pack_crops
 from napari_bloodcells.core.training.temperature import fit_temperature
 from napari_bloodcells.core.training.traindata import Data, open_datasets
@@ -46,23 +48,28 @@ class Calibration:
     info : BundleInfo
     before, after : Scores
         Of the labeled cells, by the old model and in cross-validation by the new one.
-    strength : float
-        How strongly the last layer was held to what it was; infinite where it was not changed.
+    changed : {"nothing", "means", "layer"}
+        The last layer stayed as it was, the class means were moved, or the layer was refitted as well.
+    missing : tuple of str
+        Classes of the model of which no cell was labeled.
     """
 
     output: Path
     info: BundleInfo
     before: Scores
     after: Scores
-    strength: float
+    changed: Change
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Refit:
-    """New parts of a model: ``head``, ``temperature`` and thresholds, and the cross-validated ``shares`` (N, C)."""
+    """New parts of a model: ``head``, ``space``, ``temperature`` and thresholds, and the cross-validated ``shares``
+    (N, C)."""
 
     head: Head
-    strength: float
+    changed: Change
+    space: FeatureSpace | None
     temperature: float
     min_confidence: float
     max_distance: float | None
@@ -119,8 +126,10 @@ def calibrate(
     info = _describe(loaded.info, found, after, pack)
     # A layer of its own: the model that was passed in keeps its head.
     module = loaded.module.with_head(found.head.weight, found.head.bias)
-    save_bundle(place, module, info, space=loaded.space, half=False)
-    return Calibration(place, info, before, after, found.strength)
+    save_bundle(place, module, info, space=found.space, half=False)
+    seen = set(labels.tolist())
+    missing = tuple(name for i, name in enumerate(info.class_names) if i not in seen)
+    return Calibration(place, info, before, after, found.changed, missing)
 
 
 def refit(
@@ -139,8 +148,10 @@ def refit(
     views = _views(model, crops, progress or Silent())
     linear = model.module.head
     old = Head(linear.weight.detach().double().cpu().numpy(), linear.bias.detach().double().cpu().numpy())
-    fitted = choose_head(views, labels, groups, old)
-    info = model.info
+    fitted = choose_head(views, labels, groups, old, model.space)
+    info, space = model.info, model.space
+    if space is not None and fitted.means is not None:
+        space = replace(space, means=torch.from_numpy(fitted.means).float().to(space.means.device))
     n = len(labels)
     wanted = fit_temperature(fitted.logits.astype(np.float32), labels)
     share = n / (n + _TRUSTED)
@@ -150,10 +161,10 @@ def refit(
     confidence, limit = info.min_confidence, info.max_distance
     if right.any():
         confidence = min(confidence, float(np.quantile(shares.max(1)[right], 1 - _KEPT)))
-        if limit is not None and model.space is not None:
-            distance = model.space.distance(torch.from_numpy(views[:, 0]).float().to(model.device)).cpu().numpy()
+        if limit is not None and space is not None:
+            distance = space.distance(torch.from_numpy(views[:, 0]).float().to(model.device)).cpu().numpy()
             limit = max(limit, float(np.quantile(distance[right], _KEPT)))
-    return Refit(fitted.head, fitted.strength, round(temperature, 4), confidence, limit, shares)
+    return Refit(fitted.head, fitted.changed, space, round(temperature, 4), confidence, limit, shares)
 
 
 def _gather(model: Model, data: Data, progress: Progress) -> CropPack:

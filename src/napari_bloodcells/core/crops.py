@@ -180,7 +180,8 @@ def _cut_chunk(field: Tensor, center: NDArray[np.float64], side: NDArray[np.floa
     length = np.repeat(np.array([width, height]), n)
     first, weights = _filter_matrix(center.T.ravel(), side.T.ravel(), spec.size, length)  # both axes in one go
     left, top = first[:n], first[n:]
-    by_column, by_row = torch.from_numpy(weights).to(field.device).split(n)
+    both = torch.from_numpy(weights).to(field.device)
+    by_column, by_row = both[:n], both[n:]
     window = field.new_zeros((len(center), by_row.shape[2], by_column.shape[2], 3), dtype=torch.float32)
     for part, y, x in zip(window, top.tolist(), left.tolist(), strict=True):  # slices: ten times as fast as indexing
         seen = field[max(y, 0) : max(y + len(part), 0), max(x, 0) : max(x + part.shape[1], 0)]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from napari_bloodcells.core.training.headfit import STRENGTHS, Head, choose_head, fit_head
+from napari_bloodcells.core.featurespace import FeatureSpace
+from napari_bloodcells.core.training.headfit import STRENGTHS, Head, choose_head, fit_head, move_means
 
 CLASSES, WIDTH = 3, 6
 
@@ -21,6 +23,11 @@ def cells(n: int, shift: float = 0.0, noise: float = 0.3, seed: int = 0):
 
 def old() -> Head:
     return Head(4 * np.eye(CLASSES, WIDTH), np.zeros(CLASSES))
+
+
+def space(noise: float = 0.3) -> FeatureSpace:
+    """Where the classes of ``cells`` lie without a shift."""
+    return FeatureSpace(torch.eye(WIDTH) / noise, torch.eye(CLASSES, WIDTH) / noise)
 
 
 def accuracy(head: Head, views, labels) -> float:
@@ -76,7 +83,7 @@ def test_a_class_without_a_labeled_cell_is_not_forgotten():
 def test_slides_of_one_class_each_can_be_learned_from():
     views, labels = cells(60, shift=1.2)
     fitted = choose_head(views, labels, np.array([f"slide {c}" for c in labels]), old())
-    assert fitted.strength < np.inf
+    assert fitted.changed == "layer"
 
 
 def test_labels_at_random_leave_the_layer_as_it_was():
@@ -105,5 +112,70 @@ def test_the_order_of_the_cells_does_not_matter():
     order = np.random.default_rng(3).permutation(30)
     one = choose_head(views, labels, groups(30), old())
     two = choose_head(views[order], labels[order], groups(30)[order], old())
-    assert one.strength == two.strength
+    assert one.changed == two.changed
     assert np.allclose(one.logits[order], two.logits, atol=1e-3)
+
+
+@pytest.mark.parametrize("n", [6, 20, 100])
+def test_moved_means_learn_a_shift_from_fewer_cells_than_the_layer_does(n):
+    test_views, test_labels = cells(2000, shift=1.2, seed=1)
+    gained = []
+    for seed in range(4):
+        views, labels = cells(n, shift=1.2, seed=seed)
+        with_means = choose_head(views, labels, groups(n), old(), space())
+        without = choose_head(views, labels, groups(n), old())
+        gained.append([accuracy(fitted.head, test_views, test_labels) for fitted in (with_means, without)])
+    moved, refitted = np.mean(gained, 0)
+    assert moved > accuracy(old(), test_views, test_labels) + (0.05 if n == 6 else 0.2)
+    assert moved > refitted + (0.02 if n == 6 else -0.01)
+
+
+def test_the_means_are_those_of_many_labeled_cells():
+    views, labels = cells(3000, shift=1.2)
+    _, means = move_means(views, labels, old(), space())
+    true = (np.eye(CLASSES, WIDTH) + 1.2 * np.eye(CLASSES, WIDTH)[0]) / 0.3
+    assert np.abs(means - true).max() < 0.1
+
+
+def test_the_mean_of_a_class_without_labeled_cells_moves_with_the_others():
+    views, labels = cells(300, shift=1.2)
+    some = labels != 2
+    _, means = move_means(views[some], labels[some], old(), space())
+    assert np.allclose(means[2] - np.eye(CLASSES, WIDTH)[2] / 0.3, [4, 0, 0, 0, 0, 0], atol=0.5)
+
+
+def test_new_logits_are_as_bold_as_the_old_ones():
+    views, labels = cells(300)
+    head, _ = move_means(views, labels, old(), space())
+    assert head.logits(views[:, 0]).std() == pytest.approx(old().logits(views[:, 0]).std(), rel=0.2)
+
+
+def test_labels_that_say_nothing_are_told_to_say_nothing():
+    views, labels = cells(60, noise=0.1)
+    shuffled = np.random.default_rng(5).permutation(labels)
+    fitted = choose_head(views, shuffled, groups(60), old(), space(0.1))
+    assert (fitted.logits.argmax(1) == shuffled).mean() < 0.5  # one in three by chance
+
+
+def test_means_stay_where_moving_them_helps_nobody():
+    """Every labeled cell of one class lies far off in a direction in which the classes do not differ."""
+    rng = np.random.default_rng(1)
+    labels = np.repeat([0, 1, 2], 6)
+    views = np.eye(CLASSES, WIDTH)[labels][:, None] + 0.02 * rng.normal(size=(18, 2, WIDTH))
+    views[labels == 2] += 12 * rng.normal(size=(6, 1, WIDTH)) * np.array([0, 0, 0, 1, 1, 1])
+    fitted = choose_head(views, labels, groups(18), old(), space())
+    assert fitted.changed == "nothing"
+    assert fitted.means is None
+    assert np.array_equal(fitted.head.weight, old().weight)
+
+
+def test_many_cells_refit_the_layer_where_the_clouds_are_not_what_they_were():
+    """Classes that differ in one direction only now, and far more in another one than the means would say."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    views = rng.normal(size=(400, 1, WIDTH)) * np.array([3.0, 0.05, 1, 1, 1, 1])
+    views[:, 0, 1] += 0.3 * labels
+    start = FeatureSpace(torch.eye(WIDTH), torch.eye(2, WIDTH))
+    fitted = choose_head(views, labels, groups(400), Head(np.eye(2, WIDTH), np.zeros(2)), start)
+    assert fitted.changed == "layer"
+    assert (fitted.logits.argmax(1) == labels).mean() > 0.9

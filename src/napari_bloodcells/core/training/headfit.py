@@ -1,22 +1,29 @@
 """The last layer of a network fitted anew to few cells, held back by what it was.
 
-Multinomial logistic regression on the features before the last layer, with a Gaussian prior that is centered on the
-old layer (maximum a posteriori): with few cells the old layer stays, with many the new cells speak.  How strongly it
-is held is chosen by cross-validation over the cells, and "not changed at all" is one of the choices.
+A new microscope shifts the cells of each class in the space of the features, most of all in common.  So first the
+class means are moved (``move_means``): the classes are clouds of one shape (that of the training, ``FeatureSpace``),
+and each mean becomes the posterior one, between where it was, the shift of all labeled cells and that of its own.  The
+layer that tells such clouds apart is linear, so it takes the place of the old one.  Then the layer itself may be
+refitted (``fit_head``): multinomial logistic regression with a Gaussian prior that is centered on it (maximum a
+posteriori).  Both have to prove themselves by cross-validation over the cells, and "not changed at all" is a choice.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
+from napari_bloodcells.core.featurespace import FeatureSpace
 from napari_bloodcells.core.training.temperature import fit_temperature
 
-Floats = NDArray[np.float64]
+Floats: TypeAlias = NDArray[np.float64]
+Change: TypeAlias = Literal["nothing", "means", "layer"]
 STRENGTHS = (float("inf"), 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 """Weight of the prior against the mean log-loss of the cells; infinite leaves the layer as it was."""
 
@@ -24,6 +31,9 @@ _FOLDS = 10
 _PROOF = 2.0
 """Standard errors by which the log-loss must fall before the old layer is given up: with one, 20 cells made two
 of seven unseen sources worse by up to 6 points (``docs/accuracy.md``)."""
+_SHIFT_PRIOR, _CLASS_PRIOR = 15.0, 5.0
+"""The shift of all cells counts as if so many unshifted ones stood beside the labeled cells, that of one class as if
+so many cells with the common shift did.  Values from 0 to 15 and from 1 to 10 differ little (``docs/accuracy.md``)."""
 _LEAST, _CAREFUL = 3, 10.0
 """Where a class has fewer labeled cells than the first, the prior is at least as strong as the second."""
 
@@ -45,12 +55,21 @@ class Head:
 class HeadFit:
     """A fitted layer.
 
-    ``strength`` that was chosen; ``logits`` (N, C) of each cell by a layer that was fitted without its group.
+    Attributes
+    ----------
+    head : Head
+    changed : {"nothing", "means", "layer"}
+        The old layer stayed, the class means were moved, or the layer was refitted (after these were moved, if so).
+    logits : (N, C) float
+        Of each cell by a layer that was fitted without its group.
+    means : (C, K) float or None
+        The class means in the feature space, where they were moved.
     """
 
     head: Head
-    strength: float
+    changed: Change
     logits: Floats
+    means: Floats | None = None
 
 
 def fit_head(views: Floats, labels: NDArray[np.int64], old: Head, strength: float) -> Head:
@@ -109,32 +128,130 @@ def fit_head(views: Floats, labels: NDArray[np.int64], old: Head, strength: floa
     return Head(old.weight + moved, old.bias + change[:, -1] - moved @ center)
 
 
-def choose_head(views: Floats, labels: NDArray[np.int64], groups: NDArray[np.str_], old: Head) -> HeadFit:
-    """Fit the layer with the strength that cross-validation over groups likes best.
+def move_means(views: Floats, labels: NDArray[np.int64], old: Head, space: FeatureSpace) -> tuple[Head, Floats]:
+    """Move the class means to a new microscope, and give the layer that tells the classes apart by them.
 
-    Up to ten folds, each group in one; with ten groups or fewer each is left out alone.  The old layer stays unless
-    another has no fewer right answers and a log-loss that is lower by more than two standard errors; of those, the most
-    held one that is within a standard error of the best.
+    Parameters
+    ----------
+    views : (N, V, D) float
+        Features of every cell in V views.
+    labels : (N,) int
+    old : Head
+        Gives its scale to the new logits.
+    space : FeatureSpace
+        Where the classes lie for the microscopes of the training.
+
+    Returns
+    -------
+    Head and the moved means (C, K)
+        The mean of a class without a labeled cell moves with the common shift.
+
+    Notes
+    -----
+    Posterior means of Gaussian clouds with one covariance and a Gaussian prior, first of the common shift, then of
+    each class about it; the layer is that of linear discriminant analysis with equal priors.
+
+    Examples
+    --------
+    >>> import torch
+    >>> space = FeatureSpace(torch.eye(1), torch.tensor([[-1.0], [1.0]]))      # classes at -1 and 1
+    >>> views = np.full((200, 1, 1), 2.0) + np.repeat([-1.0, 1.0], 100)[:, None, None]       # all shifted by 2
+    >>> head, means = move_means(views, np.repeat([0, 1], 100), Head(np.array([[-1.0], [1.0]]), np.zeros(2)), space)
+    >>> means.round(1).ravel().tolist(), head.logits(np.array([[1.7], [2.3]])).argmax(1).tolist()
+    ([1.0, 3.0], [0, 1])
+    """
+    whiten, start = space.whiten.double().cpu().numpy(), space.means.double().cpu().numpy()
+    flat = views.reshape(-1, views.shape[2])
+    away = (flat @ whiten).reshape(*views.shape[:2], -1).mean(1) - start[labels]
+    shift = away.sum(0) / (len(labels) + _SHIFT_PRIOR)
+    means = start + shift
+    for label in np.unique(labels):
+        own = away[labels == label]
+        means[label] = start[label] + (own.sum(0) + _CLASS_PRIOR * shift) / (len(own) + _CLASS_PRIOR)
+    unscaled = _discriminant(whiten, start).logits(flat)
+    scale = _spread(old.logits(flat)) / max(_spread(unscaled), 1e-9)
+    found = _discriminant(whiten, means)
+    return Head(found.weight * scale, found.bias * scale), means
+
+
+def _discriminant(whiten: Floats, means: Floats) -> Head:
+    """The layer whose logits are half the squared distances to the means, negated, but for what all classes share."""
+    return Head(means @ whiten.T, -0.5 * (means**2).sum(1))
+
+
+def _spread(logits: Floats) -> float:
+    return float((logits - logits.mean(1, keepdims=True)).std())
+
+
+def choose_head(
+    views: Floats, labels: NDArray[np.int64], groups: NDArray[np.str_], old: Head, space: FeatureSpace | None = None
+) -> HeadFit:
+    """The layer that cross-validation over groups likes best: the old one, one by moved means, or one refitted.
+
+    Up to ten folds, each group in one; with ten groups or fewer each is left out alone.  The means are moved unless
+    both right answers and log-loss speak against it.  The layer is refitted from there only where that has no fewer
+    right answers and a log-loss that is lower by more than two standard errors; of the strengths of the prior that have
+    that, the most held one is taken that is within a standard error of the best.
+
+    Parameters
+    ----------
+    views : (N, V, D) float
+        Features of every cell in V views, the cell as it is first.
+    labels : (N,) int
+    groups : (N,) str
+        Original cell of each; copies of one never stand on both sides of a split.
+    old : Head
+    space : FeatureSpace, optional
+        Without one no means are moved.
     """
     held_out = _folds(_splittable(labels, groups))
     count = np.bincount(labels, minlength=len(old.bias))
     strengths = STRENGTHS if count.min() >= _LEAST else tuple(s for s in STRENGTHS if s >= _CAREFUL)
-    logits = {s: np.empty((len(labels), len(old.bias))) for s in strengths}
-    for fold in range(held_out.max() + 1):
-        out = held_out == fold
-        for strength in strengths:
-            head = fit_head(views[~out], labels[~out], old, strength)
-            logits[strength][out] = head.logits(views[out, 0])
+    parts = [held_out == fold for fold in range(held_out.max() + 1)]
+    centers = [old] * len(parts)
+    if space is not None:
+        moved = [move_means(views[~out], labels[~out], old, space)[0] for out in parts]
+        if _worse(_held_out_logits(moved, parts, views), old.logits(views[:, 0]), labels):
+            space = None
+        else:
+            centers = moved
+    logits = {}
+    for strength in strengths:
+        heads = [fit_head(views[~out], labels[~out], c, strength) for out, c in zip(parts, centers, strict=True)]
+        logits[strength] = _held_out_logits(heads, parts, views)
+    best = _best_strength(logits, labels)
+    center, means = (old, None) if space is None else move_means(views, labels, old, space)
+    changed: Change = "layer" if np.isfinite(best) else "nothing" if means is None else "means"
+    return HeadFit(fit_head(views, labels, center, best), changed, logits[best], means)
+
+
+def _held_out_logits(heads: Sequence[Head], parts: Sequence[NDArray[np.bool_]], views: Floats) -> Floats:
+    """Logits (N, C) of the cells of each part by the layer that was fitted without it."""
+    logits = np.empty((len(views), len(heads[0].bias)))
+    for head, out in zip(heads, parts, strict=True):
+        logits[out] = head.logits(views[out, 0])
+    return logits
+
+
+def _worse(new: Floats, old: Floats, labels: NDArray[np.int64]) -> bool:
+    """Whether logits (N, C) have both fewer right answers and a higher log-loss than others."""
+    right = [int((logits.argmax(1) == labels).sum()) for logits in (new, old)]
+    losses = [float(_tempered_losses(logits, labels).mean()) for logits in (new, old)]
+    return right[0] < right[1] and losses[0] > losses[1]
+
+
+def _best_strength(logits: dict[float, Floats], labels: NDArray[np.int64]) -> float:
+    """The strength of the prior to take, from the held-out logits (N, C) of each, the unchanged layer first."""
     losses = {s: _tempered_losses(found, labels) for s, found in logits.items()}
     right = {s: int((found.argmax(1) == labels).sum()) for s, found in logits.items()}
-    unchanged = strengths[0]
+    unchanged = STRENGTHS[0]
     better = [unchanged]
-    for strength in strengths[1:]:
-        if right[strength] >= right[unchanged] and _excess(losses[unchanged] - losses[strength]) > _PROOF:
+    for strength in logits:
+        gain = _excess(losses[unchanged] - losses[strength])
+        if strength != unchanged and right[strength] >= right[unchanged] and gain > _PROOF:
             better.append(strength)
     least = min(better, key=lambda s: float(losses[s].mean()))
-    best = next(s for s in better if _excess(losses[s] - losses[least]) <= 1)  # from the strongest prior down
-    return HeadFit(fit_head(views, labels, old, best), best, logits[best])
+    return next(s for s in better if _excess(losses[s] - losses[least]) <= 1)  # from the strongest prior down
 
 
 def _excess(difference: Floats) -> float:
