@@ -25,6 +25,7 @@ def markdown(found: dict[str, Any]) -> str:
     ]
     if found["unseen"]:
         lines += ["### Each source unseen in turn", "", *_unseen(found["unseen"]), ""]
+        lines += ["### Row H: `calibrate` with 5 to 100 cells of the unseen source", "", *_curve(found["unseen"]), ""]
     lines += ["### Known sources, cells held out", "", *_known(found["known"]), ""]
     lines += ["### Confusions of the unseen sources", "", *_confusions(found["unseen"])]
     return "\n".join(lines).rstrip() + "\n"
@@ -76,17 +77,26 @@ def _rows(found: dict[str, Any]) -> list[str]:
 
 def _unseen(unseen: dict[str, Any]) -> list[str]:
     lines = [
-        "| source | cells | accuracy | balanced | ECE | confident 90 % | identified | with 20 | with 100 |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| source | cells | accuracy | balanced | ECE | confident 90 % | identified |",
+        "|---|---|---|---|---|---|---|",
     ]
     for source, u in unseen.items():
-        steps = []
-        for n in ("20", "100"):
-            c = u["calibrated"][n]
-            steps.append(f"{percent(c['before'])} -> {percent(c['after'])}" if c["draws"] else "too few cells")
         figures = [share_text(u["accuracy"]), share_text(u["balanced_accuracy"]), percent(u["ece"][0])]
         more = [percent(u["confident_90"]), percent(u["identified"])]
-        lines.append("| " + " | ".join([f"`{source}`", str(u["cells"]), *figures, *more, *steps]) + " |")
+        lines.append("| " + " | ".join([f"`{source}`", str(u["cells"]), *figures, *more]) + " |")
+    return lines
+
+
+def _curve(unseen: dict[str, Any]) -> list[str]:
+    """Accuracy before and after, mean of the draws, and the least gain of one draw in points."""
+    numbers = list(next(iter(unseen.values()))["calibrated"])
+    head = [f"{n} cells" for n in numbers]
+    lines = ["| source | " + " | ".join(head) + " | worst draw |", "|---|" + "---|" * (len(head) + 1)]
+    for source, u in unseen.items():
+        done = [u["calibrated"][n] for n in numbers]
+        steps = [f"{percent(c['before'])} -> {percent(c['after'])}" if c["draws"] else "too few cells" for c in done]
+        worst = min(c["worst_change"] for c in done if c["draws"])
+        lines.append("| " + " | ".join([f"`{source}`", *steps, f"{100 * worst:+.1f}"]) + " |")
     return lines
 
 
