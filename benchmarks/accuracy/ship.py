@@ -47,6 +47,7 @@ _MOST = 60
 _SPACE_CELLS = 4000
 _KEPT = 0.98
 _FAR = 1.5
+"""From this distance on, in 99th percentiles of held-out cells, a cell is unidentified."""
 
 
 @dataclass(frozen=True)
@@ -103,17 +104,16 @@ def make_bundle(weights: Mapping[str, Tensor], cells: AllCells, name: str, witho
     features, logits = model.features_and_logits(cells.crops(held))
     truth = labels[held]
     temperature = round(fit_temperature(logits.numpy(), truth), 4)
-    distance = space.distance(features)
     shares = (logits / temperature).softmax(1).numpy()
     right = shares.argmax(1) == truth
     scores = score(truth, shares, scheme.names, cells.groups[held].tolist())
     least = round(min(0.5, float(np.quantile(shares.max(1)[right], 1 - _KEPT))), 3)
-    limit = round(_FAR * float(np.quantile(distance.numpy()[right], 0.99)), 4)
-    known = (shares.max(1) >= least) & (distance.numpy() <= limit)
+    space = space.in_units_of(float(space.distance(features)[torch.from_numpy(right)].quantile(0.99)))
+    known = (shares.max(1) >= least) & (space.distance(features).numpy() <= _FAR)
     update = {
         "temperature": temperature,
         "min_confidence": least,
-        "max_distance": limit,
+        "max_distance": _FAR,
         "confusion": tuple(tuple(int(v) for v in row) for row in scores.confusion),
         "confusions": count_confusions(
             cells.sources[held][known], truth[known], shares.argmax(1)[known], len(scheme.names)

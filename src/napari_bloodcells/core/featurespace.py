@@ -2,8 +2,9 @@
 
 The features of the training cells are turned so that their spread within a class is one in every direction (a shared
 covariance, shrunk towards a round one as there are few cells); the distance of a cell is the one to the nearest class
-mean there, divided by the square root of the number of directions, so that about 1 is usual for cells like those of
-the training.  Lee et al., "A simple unified framework for detecting out-of-distribution samples", NeurIPS 2018.
+mean there, divided by the square root of the number of directions.  In a bundle it is given in units of the 99th
+percentile of cells that were held out (``in_units_of``): above 1 is unlike the training.  Lee et al., "A simple
+unified framework for detecting out-of-distribution samples and adversarial attacks", NeurIPS 2018.
 """
 
 from __future__ import annotations
@@ -25,10 +26,19 @@ class FeatureSpace:
     means: Tensor
 
     def distance(self, features: Tensor) -> Tensor:
-        """(N, D) features -> (N,) float32: to the nearest class mean, about 1 for cells like the training's."""
+        """(N, D) features -> (N,) float32: to the nearest class mean."""
         turned = features.float() @ self.whiten
         squared = (turned[:, None] - self.means[None]).square().sum(2).amin(1)
         return (squared / self.whiten.shape[1]).sqrt()
+
+    def in_units_of(self, unit: float) -> FeatureSpace:
+        """The same space measured with another unit: what was ``unit`` away is 1 away.
+
+        >>> space = FeatureSpace(torch.eye(1), torch.zeros(1, 1))
+        >>> space.distance(torch.tensor([[3.0]])).item(), space.in_units_of(2.0).distance(torch.tensor([[3.0]])).item()
+        (3.0, 1.5)
+        """
+        return FeatureSpace(self.whiten / unit, self.means / unit)
 
     def to(self, device: torch.device | str) -> FeatureSpace:
         """The same on another device."""

@@ -40,7 +40,7 @@ class Cell:
     source : str
         Where the box is from: ``xml``, ``found``, ``whole`` or ``drawn``.
     distance : float
-        From the training data, in units of its 99th percentile.
+        From the training data, in units of the 99th percentile of cells held out of it.
     label : str
         The class that the data set itself gives.
     reviewed, reviewer, time

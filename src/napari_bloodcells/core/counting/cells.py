@@ -44,7 +44,7 @@ class CellRecord:
     source : str
         Where the box is from: ``xml``, ``found``, ``whole``, ``drawn``.
     distance : float
-        From the training data, in units of its 99th percentile.
+        From the training data, in units of the 99th percentile of cells held out of it.
     label : str or None
         The class that the data set gives, where it has one.
     """

@@ -30,7 +30,7 @@ LEADING_COLUMNS = ("image", "cell", *BOX_COLUMNS, "class", "confidence")
 within the image, from 1; box in pixels (``core/boxes.py``); ``class``: the final one; ``confidence``: 0 to 1."""
 TRAILING_COLUMNS = ("box_source", "distance")
 """After the probabilities.  ``box_source``: xml, found, whole or drawn; ``distance``: from the training data, in
-units of its 99th percentile (above 1 is unlike anything that the model was trained on)."""
+units of the 99th percentile of cells held out of it (above 1 is unlike anything that the model was trained on)."""
 LABEL_COLUMN = "label"
 """The class that the data set itself gives the cell, where it has one."""
 REVIEW_COLUMNS = ("machine_class", "reviewed", "reviewer", "time")

@@ -49,12 +49,12 @@ def finish_bundle(
     temperature = round(fit_temperature(logits.numpy(), truth), 4)
     shares = (logits / temperature).softmax(1).numpy()
     scores = score(truth, shares, scheme.names, trainer.validation.groups.tolist())
-    limit = None
+    distance = space.distance(features)
+    space = space.in_units_of(max(float(distance.quantile(0.99)), 1e-9))
+    limit = recipe.max_distance or None
     known = shares.max(1) >= recipe.min_confidence
-    if recipe.max_distance:
-        distance = space.distance(features).numpy()
-        limit = round(recipe.max_distance * float(np.quantile(distance, 0.99)), 4)
-        known &= distance <= limit
+    if limit is not None:
+        known &= space.distance(features).numpy() <= limit
     sources = trainer.validation.sources[known]
     update = {
         "temperature": temperature,
