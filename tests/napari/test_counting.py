@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from PIL import Image
 
 from napari_bloodcells.core.progress import Silent
 from napari_bloodcells.napari import counting
 from napari_bloodcells.napari.cell import Cell, overlap
 from napari_bloodcells.napari.counting import CountRequest, ModelShelf, count_fields
 from napari_bloodcells.napari.fields import fields_of
+from napari_bloodcells.napari.series import image_layer
 from napari_bloodcells.napari.thumbnails import Cutter, square_around
+from napari_bloodcells.synthetic import SmearSettings, draw_smear
 
 
 @pytest.fixture
@@ -65,6 +68,20 @@ def test_a_large_multiscale_image_is_counted_at_full_resolution_by_tiles(
     for cell in whole:
         best = max(tiled, key=lambda other: overlap(cell.box, other.box))
         assert overlap(cell.box, best.box) > 0.8
+
+
+def test_every_field_of_a_series_keeps_its_own_cells_whatever_the_order(tiny_model: Path, tmp_path: Path) -> None:
+    """``count`` sorts its files; the layer keeps the order in which they were opened."""
+    kinds = {"c": ("neutrophil",), "a": ("lymphocyte", "monocyte"), "b": ("basophil", "eosinophil", "monocyte")}
+    for seed, (name, cells) in enumerate(kinds.items()):
+        smear = draw_smear(seed, SmearSettings(cells=cells, width=320, height=240, um_per_pixel=0.2))
+        Image.fromarray(smear.image).save(tmp_path / f"{name}.png")
+    data, keywords, _ = image_layer([tmp_path / f"{name}.png" for name in kinds])
+    fields = fields_of(ViewerModel().add_image(data, **keywords))
+    request = CountRequest(str(tiny_model), "classical", "cpu")
+    review = count_fields(fields, request, Silent(), ModelShelf()).review
+    assert review.images == ("c.png", "a.png", "b.png")
+    assert [sum(cell.image == plane for cell in review.cells) for plane in range(3)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float32", "uint16"])

@@ -6,6 +6,7 @@ what has no file is given as arrays.  Images too large to be looked at in one pi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -158,12 +159,15 @@ def _options(request: CountRequest) -> Any:
 
 
 def _renamed(result: CountResult, fields: Fields) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables with the names of the fields of the layer, which come in the same order."""
+    """The tables with the names of the fields of the layer; ``count`` sorts files, so they are told by their paths."""
     if len(result.images) != len(fields):
         raise UsageError(f"{fields.layer.name}: {len(fields)} fields, but {len(result.images)} were counted.")
-    names = dict(zip(result.images["image"], fields.names, strict=True))
-    renamed = [frame.assign(image=frame["image"].map(names)) for frame in (result.cells, result.images)]
-    return renamed[0], renamed[1]
+    if not result.files:  # arrays were given under these names
+        return result.cells, result.images
+    own = {os.path.abspath(path): name for path, name in zip(fields.paths, fields.names, strict=True)}
+    names = {image: own[os.path.abspath(file)] for image, file in result.files.items()}
+    cells, images = (frame.assign(image=frame["image"].map(names)) for frame in (result.cells, result.images))
+    return cells, images
 
 
 def _count_tiles(
