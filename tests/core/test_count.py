@@ -248,6 +248,8 @@ def test_run_json_tells_model_options_and_times(reference: Path, tiny_model: Pat
     run = json.loads((reference / "run.json").read_text())
     info = json.loads((tiny_model / "model.json").read_text())
     assert run["model"]["sha256"] == info["sha256"]
+    assert [entry["name"] for entry in run["model"]["scheme"]["classes"]][:2] == ["neutrophil", "eosinophil"]
+    assert run["model"]["confusion"] is None
     assert run["images"] == {"given": 12, "read": 12, "failed": 0}
     assert run["versions"]["napari-bloodcells"]
     assert run["device"] == "cpu"

@@ -14,10 +14,12 @@ from napari.layers import Layer
 from qtpy.QtCore import Qt
 
 from napari_bloodcells import read_voc
+from napari_bloodcells.core.classes import scheme_data
 from napari_bloodcells.core.counting.cellstable import read_cells, write_cells
 from napari_bloodcells.core.errors import DataWarning, ImageError
 from napari_bloodcells.napari import samples
 from napari_bloodcells.napari.cell_shapes import cell_layer_data
+from napari_bloodcells.napari.desk import Desk
 from napari_bloodcells.napari.fields import fields_of
 from napari_bloodcells.napari.geometry import box_of, rectangle
 from napari_bloodcells.napari.readers import cells_reader, folder_reader, voc_reader
@@ -69,6 +71,22 @@ def test_a_former_count_comes_back_with_its_images_and_every_correction(smear_fo
     assert [repr(c) for c in back.cells] == [repr(c) for c in review.cells]
     assert [box_of(s) for s in shapes.data] == [c.box for c in review.cells]
     assert [int(s[0, 0]) for s in shapes.data] == [c.image for c in review.cells]
+
+
+def test_a_former_count_has_the_classes_of_the_model_that_counted(smear_folder: tuple[Path, Any]) -> None:
+    """Of a model that is not installed: its monocytes are called white cells by nobody else."""
+    folder, review = smear_folder
+    table = folder.with_name("smears-differential") / "cells.csv"
+    scheme = scheme_data(review.scheme)
+    scheme["classes"][4]["kind"] = "other"
+    (table.parent / "run.json").write_text(json.dumps({"input": str(folder), "model": {"scheme": scheme}}))
+    viewer = ViewerModel()
+    desk = Desk(viewer, print)
+    _, shapes = opened(cells_reader, table)
+    cells = desk.layers.get(viewer.add_layer(shapes))
+    assert cells is not None
+    assert {c.name: c.kind for c in cells.review.scheme.classes}["monocyte"] == "other"
+    desk.close()
 
 
 @pytest.mark.gui

@@ -187,6 +187,20 @@ def parse_scheme(data: Any, source: str) -> ClassScheme:
     return ClassScheme(name.strip(), tuple(classes))
 
 
+def scheme_data(scheme: ClassScheme) -> dict[str, Any]:
+    """``scheme`` as plain JSON, which ``parse_scheme`` makes the same scheme of.
+
+    >>> scheme = load_scheme("pbc8")
+    >>> parse_scheme(scheme_data(scheme), "pbc8") == scheme
+    True
+    """
+    classes = [
+        {"name": c.name, "key": c.key, "color": c.color, "kind": c.kind, "aliases": list(c.aliases)}
+        for c in scheme.classes
+    ]
+    return {"name": scheme.name, "classes": classes}
+
+
 def _texts(entries: list[Any], field: str) -> set[str]:
     """The texts that the entries give for ``field``; what is no text is refused later, with its class named."""
     return {e[field] for e in entries if isinstance(e, dict) and isinstance(e.get(field), str)}

@@ -243,7 +243,7 @@ class _Run:
         if self.options.anonymous:
             options = {name: value for name, value in options.items() if name not in ("output", "cluster")}
         return {
-            "model": {"name": self.info.name, "arch": self.info.arch, "sha256": self.info.sha256},
+            "model": self.info.record,
             "boxes": self.setup.boxes if not self.options.anonymous else Path(self.setup.boxes).name,
             "device": self.setup.device,
             "workers": self.workers,

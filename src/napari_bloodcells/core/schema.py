@@ -7,7 +7,7 @@ fields are refused.  The same classes describe the model inside the program, so 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -163,6 +163,19 @@ class BundleInfo(_Record):
         classes = [entry.model_dump(exclude={"key"} if not entry.key else None) for entry in self.scheme.classes]
         listed = [{**entry, "aliases": list(entry["aliases"])} for entry in classes]
         return parse_scheme({"name": self.scheme.name, "classes": listed}, self.name)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a run keeps of its model, as plain JSON: all that a report needs where the model itself is gone.
+
+        ``confusion`` is (C, C), or (S, C, C) where the validation cells are known by source (whose names are left
+        out), or None.
+        """
+        from napari_bloodcells.core.classes import scheme_data
+
+        plain = self.model_dump(mode="json", include={"name", "arch", "sha256", "confusion", "confusions"})
+        by_source = list(plain.pop("confusions").values())
+        return {**plain, "confusion": by_source or plain["confusion"], "scheme": scheme_data(self.class_scheme)}
 
 
 def count_confusions(

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer, Shapes
 
 CELL_FEATURES = {"image", "cell", "class"}
+KEPT = ("model", "boxes")
+"""What the metadata of a cell layer say of the count that its cells are from."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -136,7 +138,8 @@ class Desk:
         known = layer.metadata.get(METADATA, {})
         images = [str(name) for name in known.get("images", ())] or None
         try:
-            review = review_of_frame(layer.features, images, None, preferences.reviewing().reviewer)
+            info = {key: known[key] for key in KEPT if key in known}
+            review = review_of_frame(layer.features, images, None, preferences.reviewing().reviewer, info)
         except (BloodcellsError, KeyError, ValueError) as error:
             _LOG.warning("%s: its features are no table of cells (%s).", layer.name, error)
             return None

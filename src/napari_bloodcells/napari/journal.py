@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_bloodcells.core.classes import parse_scheme
+from napari_bloodcells.core.classes import parse_scheme, scheme_data
 from napari_bloodcells.core.errors import AnnotationError, OutputError
 from napari_bloodcells.napari.cell import Cell, Edit
 from napari_bloodcells.napari.review import Review
@@ -192,11 +192,7 @@ def _replay(value: dict[str, Any], cells: dict[int, Cell], n_images: int) -> Non
 
 
 def _header(review: Review) -> dict[str, Any]:
-    classes = [
-        {"name": c.name, "key": c.key, "color": c.color, "kind": c.kind, "aliases": list(c.aliases)}
-        for c in review.scheme.classes
-    ]
-    scheme = {"name": review.scheme.name, "classes": classes}
+    scheme = scheme_data(review.scheme)
     return {"format": FORMAT, "images": list(review.images), "scheme": scheme, "info": review.info}
 
 

@@ -129,6 +129,7 @@ def read_cells_layers(path: str) -> list[LayerData]:
     frame = read_cells(table)
     root = image_root(table, frame)
     names = _image_names(table, frame)
+    info: dict[str, Any] = {"table": str(table), "model": _run_of(table).get("model", {})}
     if root is None:
         warnings.warn(
             f"{table.name}: its photographs ({names[0] if names else 'none named'}) are not where they were; "
@@ -136,7 +137,7 @@ def read_cells_layers(path: str) -> list[LayerData]:
             DataWarning,
             stacklevel=2,
         )
-        review = review_of_frame(frame, names, info={"table": str(table)})
+        review = review_of_frame(frame, names, info=info)
         shapes, keywords = cell_layer_data(review, f"{table.parent.name} cells", series=len(names) > 1)
         return [(shapes or None, keywords, "shapes")]
     present = [name for name in names if (root / name).is_file()]
@@ -149,7 +150,7 @@ def read_cells_layers(path: str) -> list[LayerData]:
             DataWarning,
             stacklevel=2,
         )
-    info = {"table": str(table), "image_layer": image[1]["name"], "sizes": shown["sizes"]}
+    info |= {"image_layer": image[1]["name"], "sizes": shown["sizes"]}
     review = review_of_frame(frame[frame["image"].isin(shown["images"])], shown["images"], info=info)
     shapes, keywords = cell_layer_data(review, f"{image[1]['name']} cells", series=len(shown["images"]) > 1)
     return [image, (shapes or None, keywords, "shapes")]
@@ -161,12 +162,8 @@ def image_root(table: Path, frame: pd.DataFrame) -> Path | None:
     Told by ``run.json`` beside the table, else the folder of the table, the one it was named after
     (``smears-differential``), or the one above.
     """
-    candidates: list[Path] = []
-    try:
-        told = json.loads((table.parent / "run.json").read_text("utf-8")).get("input")
-        candidates += [Path(told)] if told else []
-    except (OSError, ValueError, AttributeError):
-        pass
+    told = _run_of(table).get("input")
+    candidates = [Path(told)] if isinstance(told, str) and told else []
     here = table.resolve().parent
     candidates += [here, here.with_name(here.name.removesuffix(OUTPUT_SUFFIX)), here.parent]
     names = [str(name) for name in frame["image"].unique()[:20]] or _image_names(table, frame)[:20]
@@ -174,6 +171,15 @@ def image_root(table: Path, frame: pd.DataFrame) -> Path | None:
         if any((folder / name).is_file() for name in names):
             return folder
     return None
+
+
+def _run_of(table: Path) -> dict[str, Any]:
+    """The ``run.json`` beside a table; empty where there is none that can be read."""
+    try:
+        run = json.loads((table.parent / "run.json").read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return run if isinstance(run, dict) else {}
 
 
 def _image_names(table: Path, frame: pd.DataFrame) -> list[str]:

@@ -6,7 +6,7 @@ All have the columns that ``core/counting/cellstable.py`` names, so a review goe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from napari_bloodcells.core.classes import NOT_A_WBC, UNIDENTIFIED, ClassScheme, load_scheme, parse_scheme, scheme_names
@@ -100,9 +100,21 @@ def frame_cells(frame: pd.DataFrame, scheme: ClassScheme, images: Sequence[str],
     return cells
 
 
-def scheme_of_frame(frame: pd.DataFrame) -> ClassScheme:
-    """The class scheme of a ``cells`` table: one that comes with the package and has its classes, else made of them."""
+def scheme_of_frame(frame: pd.DataFrame, info: Mapping[str, Any] | None = None) -> ClassScheme:
+    """The class scheme of a ``cells`` table: that of the model which ``info`` keeps, where it has the classes of the
+    table; else one that comes with the package and has them, else made of them.
+
+    Raises
+    ------
+    UsageError
+        The scheme that ``info`` keeps is damaged.
+    """
     names = [column.removeprefix(PROBABILITY_PREFIX) for column in probability_columns(frame)]
+    model = (info or {}).get("model")
+    if isinstance(model, dict) and "scheme" in model:
+        scheme = parse_scheme(model["scheme"], "the model that counted")
+        if list(scheme.names) == names:
+            return scheme
     if not names:
         return load_scheme("wbc5")
     for known in scheme_names():
@@ -122,7 +134,7 @@ def review_of_frame(
     info: dict[str, Any] | None = None,
 ) -> Review:
     """A review of a ``cells`` table; ``images`` are the names of the fields in their order (else as they come)."""
-    scheme = scheme or scheme_of_frame(frame)
+    scheme = scheme or scheme_of_frame(frame, info)
     names = list(dict.fromkeys(str(name) for name in frame["image"])) if images is None else list(images)
     return Review(scheme, names, frame_cells(frame, scheme, names), reviewer, info)
 

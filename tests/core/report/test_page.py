@@ -8,12 +8,17 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from tests.example_run import make_run
 
-from napari_bloodcells.core.errors import OutputError
+from napari_bloodcells.core.counting.cellstable import cell_columns, write_cells
+from napari_bloodcells.core.crops import CropSpec
+from napari_bloodcells.core.differential import differentials
+from napari_bloodcells.core.errors import OutputError, UsageError
 from napari_bloodcells.core.report import ReportOptions, write_reports
 from napari_bloodcells.core.report.inputs import ReportInput, confusion_of, from_folder, scheme_of
+from napari_bloodcells.core.schema import BundleInfo, ClassEntry, SchemeInfo
 from napari_bloodcells.core.statistics.reference import Patient
 
 
@@ -157,3 +162,46 @@ def test_the_validation_cells_of_a_model_are_taken_by_source_where_it_has_severa
     assert alone is not None
     assert several is not None
     assert (alone.shape, several.shape) == ((1, 2, 2), (2, 2, 2))
+
+
+def _of_a_model_of_ones_own(folder: Path) -> BundleInfo:
+    """What ``count`` leaves of ten cells and a model that is not installed: 4 + 1 white cells, 5 smudge cells."""
+    kinds = [("neutrophil", "wbc"), ("my monocyte", "wbc"), ("smudge cell", "other")]
+    classes = tuple(ClassEntry(name=name, kind=kind) for name, kind in kinds)
+    info = BundleInfo(
+        name="mine",
+        arch="cnn3",
+        scheme=SchemeInfo(name="mine", classes=classes),
+        crop=CropSpec(),
+        input_size=(50, 50),
+        confusions={"ward 7": ((9, 1, 0), (0, 9, 1), (0, 0, 9)), "ward 8": ((8, 2, 0), (0, 8, 2), (0, 0, 8))},
+        sha256="a" * 64,
+    )
+    names = ["neutrophil"] * 4 + ["my monocyte"] + ["smudge cell"] * 5
+    rows = [("a.jpg", k, 0, 0, 9, 9, name, 1.0, 0.2, 0.3, 0.5, "found", 0.1) for k, name in enumerate(names, 1)]
+    write_cells(pd.DataFrame(rows, columns=cell_columns([name for name, _ in kinds])), folder / "cells.csv")
+    (folder / "run.json").write_text(json.dumps({"model": info.record}))
+    return info
+
+
+def test_a_folder_is_reported_with_the_classes_and_validation_cells_of_the_model_that_counted(tmp_path: Path) -> None:
+    info = _of_a_model_of_ones_own(tmp_path)
+    data = from_folder(tmp_path)
+    assert data.scheme == info.class_scheme
+    assert [share.percent for share in differentials(data.cells, data.scheme)[-1].shares] == [80, 20]
+    wanted = confusion_of(info)
+    assert data.confusion is not None
+    assert wanted is not None
+    assert data.confusion.tolist() == wanted.tolist()
+    assert "ward 7" not in (tmp_path / "run.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("scheme", {}), ("scheme", [1]), ("confusion", [[1, 2]]), ("confusion", [[1], [2, 3]]), ("confusion", "no")],
+)
+def test_a_damaged_record_of_the_model_is_one_line(tmp_path: Path, name: str, value: object) -> None:
+    record = _of_a_model_of_ones_own(tmp_path).record
+    (tmp_path / "run.json").write_text(json.dumps({"model": record | {name: value}}))
+    with pytest.raises(UsageError, match=r"^run\.json: [^\n]*$"):
+        from_folder(tmp_path)

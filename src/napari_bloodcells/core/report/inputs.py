@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_bloodcells.core.classes import NOT_A_WBC, UNIDENTIFIED, load_scheme, parse_scheme
 from napari_bloodcells.core.counting.cellstable import (
     PROBABILITY_PREFIX,
     apply_corrections,
@@ -140,9 +141,22 @@ def _counted_folder(run: Mapping[str, Any]) -> Path | None:
 
 
 def with_model(found: ReportInput) -> ReportInput:
-    """Scheme and confusion matrix of the installed model that counted, if it is the very one (by its hash)."""
+    """Scheme and confusion matrix of the model that counted: as the run keeps them (``BundleInfo.record``).
+
+    A run that does not (of an earlier version) has those of the installed model, if that is the very one (by its hash).
+
+    Raises
+    ------
+    UsageError
+        What the run keeps is damaged.
+    """
     model = found.run.get("model")
-    wanted = model.get("sha256") if isinstance(model, dict) else None
+    if not isinstance(model, dict):
+        return found
+    if "scheme" in model:
+        scheme = parse_scheme(model["scheme"], "run.json")
+        return replace(found, scheme=scheme, confusion=_kept_confusion(model.get("confusion"), len(scheme)))
+    wanted = model.get("sha256")
     if not wanted:
         return found
     from napari_bloodcells.core.bundle import installed_models
@@ -153,13 +167,24 @@ def with_model(found: ReportInput) -> ReportInput:
     return found
 
 
+def _kept_confusion(value: Any, n: int) -> NDArray[np.int64] | None:
+    """The validation cells that ``run.json`` keeps, of ``n`` classes."""
+    if value is None:
+        return None
+    try:
+        matrix = np.array(value, np.int64)
+    except (ValueError, TypeError, OverflowError):
+        matrix = np.empty(0, np.int64)
+    if matrix.ndim not in (2, 3) or matrix.shape[-2:] != (n, n) or (matrix < 0).any():
+        raise UsageError(f"run.json: the confusion of its model is no table of counts, {n} by {n}; count again.")
+    return matrix
+
+
 def scheme_of(cells: pd.DataFrame) -> ClassScheme:
     """The class scheme of a table, from its ``p_`` columns; colors, keys and kinds as the package knows them.
 
-    Classes that the package does not know are taken for white cells.
+    Classes that the package does not know are taken for white cells: ``with_model`` knows better.
     """
-    from napari_bloodcells.core.classes import NOT_A_WBC, UNIDENTIFIED, load_scheme, parse_scheme
-
     names = [name.removeprefix(PROBABILITY_PREFIX) for name in probability_columns(cells)]
     if not names:
         names = [str(n) for n in dict.fromkeys(cells["class"]) if n and n not in (UNIDENTIFIED, NOT_A_WBC)]
