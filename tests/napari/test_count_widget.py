@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -257,3 +258,20 @@ def test_settings_of_the_preferences_reach_the_widget(
     assert (cell.name, cell.reviewer) == ("basophil", "Dr. Ada")
     assert "of 200 cells" in widget.table.counted.text()
     assert widget.class_bar.buttons["basophil"].key == "k"
+
+
+def test_the_report_of_the_button_is_flagged_as_the_window_is(
+    counted: tuple[Any, CountWidget], wait_for: Any, tmp_path: Path
+) -> None:
+    """Also where the ranges were changed after the count."""
+    from napari.settings import get_plugin_settings
+
+    _, widget = counted
+    limits = {"unit": "%", "low": 99, "high": 100, "age_min": 0}
+    mine = [{"class": name, **limits} for name in widget.cells.review.scheme.names]
+    (tmp_path / "mine.json").write_text(json.dumps({"ranges": mine}))
+    get_plugin_settings("napari-bloodcells").reference.file = str(tmp_path / "mine.json")
+    widget.write_report(tmp_path / "page")
+    wait_for(lambda: not widget.reporting.is_running)
+    assert "99 – 100" in (tmp_path / "page" / "report.html").read_text("utf-8")
+    assert widget.table.table.item(0, 4).text() == "99 – 100"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,9 @@ import numpy as np
 
 from napari_bloodcells.core.bundle import read_info
 from napari_bloodcells.core.report import write_reports
-from napari_bloodcells.napari.reporting import report_input
+from napari_bloodcells.napari.differential_table import differential_of
+from napari_bloodcells.napari.preferences import Reference
+from napari_bloodcells.napari.reporting import report_input, report_options
 
 
 def _fields(image: np.ndarray) -> Any:
@@ -39,3 +42,33 @@ def test_the_report_knows_the_validation_cells_of_the_model_that_counted(
     assert info.confusion, "the shipped model carries no validation cells"
     assert data.confusion is not None
     assert "Corrected for the classifier" in write_reports(data, tmp_path)[0].read_text("utf-8")
+
+
+def test_the_report_says_of_the_fields_what_the_count_said(
+    make_review: Callable[..., Any], field_image: np.ndarray, tmp_path: Path
+) -> None:
+    said = [
+        {"image": "a.jpg", "status": "ok", "problems": "out of focus"},
+        {"image": "b.jpg", "status": "b.jpg: is damaged."},
+    ]
+    review = make_review(["neutrophil"], ("a.jpg", "b.jpg"), info={"fields": said})
+    fields = SimpleNamespace(names=review.images, sizes=(field_image.shape[:2],) * 2, read=lambda place: field_image)
+    data = report_input(review, fields)
+    assert data.images["status"].tolist() == ["ok", "b.jpg: is damaged."]
+    assert data.images["n_wbc"].tolist() == [1, 0]
+    assert differential_of(review).fields == 1
+    page = write_reports(data, tmp_path)[0].read_text("utf-8")
+    assert "1 of 2 images could not be read" in page
+    assert "out of focus" in page
+
+
+def test_the_report_flags_by_the_ranges_of_the_preferences(
+    make_review: Callable[..., Any], field_image: np.ndarray, tmp_path: Path
+) -> None:
+    mine = {"class": "neutrophil", "unit": "%", "low": 17, "high": 23, "age_min": 2, "age_max": 9, "sex": "female"}
+    (tmp_path / "mine.json").write_text(json.dumps({"ranges": [mine]}))
+    options = report_options(Reference(str(tmp_path / "mine.json"), "female", 5))
+    data = report_input(make_review(["neutrophil"] * 30), _fields(field_image))
+    page = write_reports(data, tmp_path, options=options)[0].read_text("utf-8")
+    assert "17 – 23" in page
+    assert "high" in page

@@ -27,7 +27,7 @@ from napari_bloodcells.napari.quiet_import import load_torch
 from napari_bloodcells.napari.readers import OUTPUT_SUFFIX
 from napari_bloodcells.napari.run_bar import RunBar
 from napari_bloodcells.napari.series import image_layer
-from napari_bloodcells.napari.tables import review_of_frame
+from napari_bloodcells.napari.tables import image_records, review_of_frame
 from napari_bloodcells.napari.worker import Task, ThreadProgress, report_error
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ class BatchWidget(QWidget):
         image = self.viewer.add_image(data, **keywords)
         cells = self.result.cells
         info = {"model": self.result.run["model"], "sizes": keywords["metadata"][METADATA]["sizes"]}
+        info["fields"] = image_records(self.result.images[self.result.images["image"] == name])
         review = review_of_frame(cells[cells["image"] == name], [name], self.result.scheme, info=info)
         shapes, keywords = cell_layer_data(review, f"{image.name} cells", False, image)
         self.viewer.add_shapes(shapes or None, **keywords)

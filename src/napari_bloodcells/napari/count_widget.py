@@ -27,7 +27,7 @@ from napari_bloodcells.napari.differential_table import DifferentialTable
 from napari_bloodcells.napari.drawn_cells import DrawnCells
 from napari_bloodcells.napari.fields import Fields, fields_of
 from napari_bloodcells.napari.gallery import Gallery
-from napari_bloodcells.napari.reporting import report_input
+from napari_bloodcells.napari.reporting import report_input, report_options
 from napari_bloodcells.napari.review_panel import ReviewPanel
 from napari_bloodcells.napari.run_bar import RunBar
 from napari_bloodcells.napari.software_gl import keep_programs
@@ -132,12 +132,19 @@ class CountWidget(QWidget):
         if self.cells is None or self.cells.fields is None:
             self.say("Count or open some cells first.")
             return
-        data = report_input(self.cells.review, self.cells.fields)
+        try:
+            data = report_input(self.cells.review, self.cells.fields)
+        except BloodcellsError as error:
+            report_error(error, "Writing the report")
+            return
+        chosen = preferences.reference()
+        self.table.set_reference(chosen)  # page and window flag by the same ranges
+        options = report_options(chosen)
 
         def work(_: object) -> Path:
             from napari_bloodcells.core.report import write_reports
 
-            return write_reports(data, folder)[0]
+            return write_reports(data, folder, options=options)[0]
 
         self.reporting.start(work, f"Report into {folder}")
 

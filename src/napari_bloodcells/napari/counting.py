@@ -20,7 +20,7 @@ from napari_bloodcells.napari.cell import Cell
 from napari_bloodcells.napari.fields import LARGE, Fields, same_on_disk
 from napari_bloodcells.napari.quiet_import import load_torch
 from napari_bloodcells.napari.review import Review
-from napari_bloodcells.napari.tables import frame_cells
+from napari_bloodcells.napari.tables import frame_cells, image_records
 from napari_bloodcells.napari.tiling import join_tiles, tile_image, window_around
 
 if TYPE_CHECKING:
@@ -62,12 +62,12 @@ class CountRequest:
 class Counted:
     """A finished count: the review to work on, and what there is to say of it.
 
-    ``failed`` are the fields that could not be counted, each with its reason; ``images`` is the table of images.
+    ``failed`` are the reasons of the fields that could not be counted; what else there is to say of a field stands in
+    the review (``images_frame``).
     """
 
     review: Review
     failed: tuple[str, ...]
-    images: pd.DataFrame
 
 
 class ModelShelf:
@@ -116,11 +116,12 @@ def count_fields(fields: Fields, request: CountRequest, progress: Progress, shel
         result = count(sources, model, request.boxes, request.device, progress, options)
         cells, images = _renamed(result, fields)
     info = {"model": result.run["model"], "boxes": request.boxes, "sizes": [list(s) for s in fields.sizes]}
+    info["fields"] = image_records(images)
     review = Review(result.scheme, fields.names, frame_cells(cells, result.scheme, fields.names), info=info)
     failed = tuple(str(s) for s in images["status"] if s != OK)
     if len(failed) == len(fields):
         raise BloodcellsError(failed[0])
-    return Counted(review, failed, images)
+    return Counted(review, failed)
 
 
 def classify_boxes(

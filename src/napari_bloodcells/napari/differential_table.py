@@ -34,7 +34,7 @@ from napari_bloodcells.napari.class_bar import swatch
 from napari_bloodcells.napari.palette import class_color
 from napari_bloodcells.napari.preferences import Reference
 from napari_bloodcells.napari.review import Review
-from napari_bloodcells.napari.tables import review_frame
+from napari_bloodcells.napari.tables import images_frame, review_frame
 
 COLUMNS = ("class", "n", "%", "95 % interval", "reference", "flag")
 WANTED = (100, 200, 400)
@@ -45,7 +45,9 @@ _LOG = logging.getLogger(__name__)
 
 def differential_of(review: Review) -> Differential:
     """The differential of all cells of a review (red cells and other bystanders left aside)."""
-    return make_differential((c.name for c in review.reviewable()), review.scheme, fields=len(review.images))
+    failed = sum(entry["status"] != "ok" for entry in review.info.get("fields", ()))
+    fields = len(review.images) - failed
+    return make_differential((c.name for c in review.reviewable()), review.scheme, fields=fields)
 
 
 def ranges_of(chosen: Reference) -> tuple[ReferenceSet, Patient]:
@@ -100,6 +102,11 @@ class DifferentialTable(QWidget):
             review.changed.connect(self.refresh)
         self.refresh()
 
+    def set_reference(self, reference: Reference) -> None:
+        """Whose reference ranges the flags use from now on."""
+        self.ranges, self.patient = ranges_of(reference)
+        self.refresh()
+
     def set_wanted(self, wanted: int) -> None:
         """How many cells the differential shall rest on."""
         self.wanted = wanted
@@ -126,7 +133,7 @@ class DifferentialTable(QWidget):
         self.counted.setText(f"{block.total} of {self.wanted} cells")
         self.bar.setRange(0, self.wanted)
         self.bar.setValue(min(block.total, self.wanted))
-        said = remarks(block, review_frame(self.review, self.review.reviewable()))
+        said = remarks(block, review_frame(self.review, self.review.reviewable()), images_frame(self.review))
         self.remarks.setText("<br>".join(said))
         self.remarks.setVisible(bool(said))
 

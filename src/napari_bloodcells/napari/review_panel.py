@@ -92,6 +92,7 @@ class ReviewPanel(QWidget):
         gallery = Gallery(model, in_gallery)
         yield
         self.cells, self.class_bar, self.gallery = cells, class_bar, gallery
+        self.table.set_reference(preferences.reference())
         self.table.show_review(cells.review)
         yield
         if self.cells is not cells:  # closed meanwhile

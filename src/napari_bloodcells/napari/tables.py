@@ -5,7 +5,9 @@ All have the columns that ``core/counting/cellstable.py`` names, so a review goe
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,8 @@ from napari_bloodcells.napari.review import Review
 
 if TYPE_CHECKING:
     import pandas as pd
+
+IMAGE_COLUMNS = ("image", "status", "n_rbc", "n_platelets", "um_per_pixel", "problems", "warnings")
 
 
 def review_frame(review: Review, cells: Sequence[Cell] | None = None) -> pd.DataFrame:
@@ -52,6 +56,31 @@ def review_frame(review: Review, cells: Sequence[Cell] | None = None) -> pd.Data
     numeric = [*BOX_COLUMNS, "confidence", "distance", *probability_columns(frame)]
     frame = frame.astype({**dict.fromkeys(numeric, "float64"), "cell": "int64", "reviewed": "bool"})
     return frame if any(c.label for c in shown) else frame.drop(columns="label")
+
+
+def image_records(images: pd.DataFrame) -> list[dict[str, Any]]:
+    """What the ``images`` table of a count says of each field beside its cells, for ``Review.info["fields"]``."""
+    found: list[dict[str, Any]] = json.loads(
+        images[[c for c in IMAGE_COLUMNS if c in images]].to_json(orient="records")
+    )
+    return found
+
+
+def images_frame(review: Review) -> pd.DataFrame:
+    """The ``images`` table of a review as it stands: counts of its cells, and what the count said of each field."""
+    import pandas as pd
+
+    kept = {entry["image"]: entry for entry in review.info.get("fields", ())}
+    classes = (*review.scheme.names, UNIDENTIFIED)
+    white = {c.name for c in review.scheme.classes if c.kind == "wbc"} | {UNIDENTIFIED}
+    tally = [Counter[str]() for _ in review.images]
+    for cell in review.reviewable():
+        tally[cell.image][cell.name] += 1
+    rows = []
+    for name, here in zip(review.images, tally, strict=True):
+        counts = {"n_wbc": sum(n for label, n in here.items() if label in white), **{c: here[c] for c in classes}}
+        rows.append({"image": name, "status": "ok", **kept.get(name, {}), **counts})
+    return pd.DataFrame(rows)
 
 
 def features_frame(review: Review, cells: Sequence[Cell]) -> pd.DataFrame:
