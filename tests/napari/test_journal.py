@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,3 +104,18 @@ def test_lines_that_hold_no_cell_are_left_out(review: Review, tmp_path: Path) ->
         far = Cell(8, 5, 1, (0, 0, 1, 1), "monocyte").to_json()
         file.write(f'{{"cell": {far}}}\n'.replace("'", '"').replace("None", "null").replace("False", "false"))
     assert set(read_journal(path).cells) == set(review.cells)
+
+
+def test_a_file_name_that_is_no_utf8_is_kept_and_found_again(make_review: Any, tmp_path: Path) -> None:
+    image = Path(os.fsdecode(os.fsencode(tmp_path) + b"/smear-\xe9.jpg"))
+    image.write_bytes(b"x")
+    review = make_review(["neutrophil"], (image.name,), info={"paths": [str(image)]})
+    journal = Journal(journal_path([image, image], b""), review)
+    journal.start()
+    review.classify([1], "basophil")
+    assert not list(tmp_path.glob("*.part"))
+    assert journal_matches(journal.path, review.images)
+    back = read_journal(journal.path)
+    assert back.info["paths"] == [str(image)]
+    assert back.cell(1).name == "basophil"
+    assert journal_path([image], b"", tmp_path).parent == tmp_path

@@ -43,12 +43,12 @@ def journal_path(images: list[Path], content: bytes, folder: str | Path | None =
         else:
             home = Path(folder) if folder else Path(os.path.commonpath([p.parent for p in images]))
             names = "\n".join(str(p.relative_to(home)) if p.is_relative_to(home) else str(p) for p in images)
-            name = f"series-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
+            name = f"series-{hashlib.sha256(os.fsencode(names)).hexdigest()[:8]}"
         if folder and len(images) == 1:  # two images of one name in different folders
-            name = f"{name}-{hashlib.sha256(str(images[0].resolve()).encode()).hexdigest()[:8]}"
+            name = f"{name}-{hashlib.sha256(os.fsencode(images[0].resolve())).hexdigest()[:8]}"
         if home.is_dir() and os.access(home, os.W_OK):
             return home / f"{name}{SUFFIX}"
-        content = str(images[0].resolve()).encode()
+        content = os.fsencode(images[0].resolve())
     return user_folder() / f"{hashlib.sha256(content).hexdigest()[:16]}{SUFFIX}"
 
 
@@ -89,7 +89,7 @@ class Journal:
         half = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            half.write_text("".join(_line(value) for value in lines), encoding="utf-8")
+            half.write_bytes(b"".join(_line(value) for value in lines))
             if self.path.exists():
                 _keep_former(self.path)
             os.replace(half, self.path)
@@ -129,7 +129,7 @@ class Journal:
         gone = [cell.id for cell in edit.removed]
         line = _line({"edit": edit.title, "cells": after, "removed": gone})
         try:
-            with self.path.open("a", encoding="utf-8") as file:
+            with self.path.open("ab") as file:
                 file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
@@ -196,8 +196,9 @@ def _header(review: Review) -> dict[str, Any]:
     return {"format": FORMAT, "images": list(review.images), "scheme": scheme, "info": review.info}
 
 
-def _line(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+def _line(value: dict[str, Any]) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+    return text.encode("utf-8", "backslashreplace")  # of a file name that is no UTF-8: JSON's own escape of its bytes
 
 
 def _keep_former(path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from tests.example_run import make_run
 from napari_bloodcells.core.counting.cellstable import cell_columns, write_cells
 from napari_bloodcells.core.crops import CropSpec
 from napari_bloodcells.core.differential import differentials
-from napari_bloodcells.core.errors import OutputError, UsageError
+from napari_bloodcells.core.errors import BloodcellsError, OutputError, UsageError
 from napari_bloodcells.core.report import ReportOptions, write_reports
 from napari_bloodcells.core.report.inputs import ReportInput, confusion_of, from_folder, scheme_of
 from napari_bloodcells.core.schema import BundleInfo, ClassEntry, SchemeInfo
@@ -205,3 +207,27 @@ def test_a_damaged_record_of_the_model_is_one_line(tmp_path: Path, name: str, va
     (tmp_path / "run.json").write_text(json.dumps({"model": record | {name: value}}))
     with pytest.raises(UsageError, match=r"^run\.json: [^\n]*$"):
         from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["image,status\na,ok\nb,ok,c,d\n", "status\nok\n", "", "image\na.jpg\n"])
+def test_a_damaged_table_of_images_is_one_line(tmp_path: Path, text: str) -> None:
+    _of_a_model_of_ones_own(tmp_path)
+    (tmp_path / "images.csv").write_text(text)
+    with pytest.raises(BloodcellsError, match=r"images\.csv: "):
+        from_folder(tmp_path)
+
+
+def test_the_names_of_a_table_of_images_stay_texts(tmp_path: Path) -> None:
+    _of_a_model_of_ones_own(tmp_path)
+    (tmp_path / "images.csv").write_text("image,status\n007,ok\n")
+    assert from_folder(tmp_path).images["image"].tolist() == ["007"]
+
+
+def test_a_page_that_cannot_be_written_leaves_no_half_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"report\.html: .*no space left"):
+        write_reports(make_run({"": 1}), tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -143,8 +143,10 @@ def read_table(path: Path) -> pd.DataFrame:
             return pd.read_json(path, orient="records")
         if path.stem == "cells":
             return read_cells(path)
-        table = pd.read_csv(path, keep_default_na=False, na_values=[""], encoding_errors="surrogateescape")
-        texts = [name for name in ("image", "sample", "status", "problems", "warnings") if name in table]
+        texts = ["image", "sample", "status", "problems", "warnings"]  # also where all of a column are numbers (007)
+        how: dict[str, Any] = {"keep_default_na": False, "na_values": [""], "encoding_errors": "surrogateescape"}
+        table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), **how)
+        texts = [name for name in texts if name in table]
         return table.assign(**{name: [restore(str(v)) if v == v else "" for v in table[name]] for name in texts})
     except (OSError, ValueError) as error:
         raise OutputError(f"{path}: cannot be read ({error}).") from error

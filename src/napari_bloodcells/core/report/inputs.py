@@ -21,8 +21,8 @@ from napari_bloodcells.core.counting.cellstable import (
     apply_corrections,
     probability_columns,
     read_cells,
-    restore,
 )
+from napari_bloodcells.core.counting.output import read_table
 from napari_bloodcells.core.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def from_folder(folder: Path, images: Path | None = None, corrections: Sequence[
 
     Raises
     ------
-    UsageError, AnnotationError
+    UsageError, AnnotationError, OutputError
         The folder holds no count, or a table is not sound.
     """
     import pandas as pd
@@ -118,8 +118,9 @@ def from_folder(folder: Path, images: Path | None = None, corrections: Sequence[
     for path in corrections:
         cells = apply_corrections(cells, read_cells(path))
     if (folder / "images.csv").is_file():
-        table = pd.read_csv(folder / "images.csv", keep_default_na=True, dtype={"image": str, "status": str})
-        table["image"] = [restore(str(name)) for name in table["image"]]
+        table = read_table(folder / "images.csv")
+        if not {"image", "status"} <= set(table.columns):
+            raise UsageError(f"{folder.name}/images.csv: has no columns image and status; count again.")
     else:
         names = list(dict.fromkeys(cells["image"]))
         table = pd.DataFrame({"image": names, "status": ["ok"] * len(names)})

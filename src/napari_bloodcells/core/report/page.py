@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ import numpy as np
 from napari_bloodcells.core.counting.cellstable import table_name
 from napari_bloodcells.core.differential import WHOLE_FOLDER, Differential, differentials, sample_of
 from napari_bloodcells.core.errors import OutputError
-from napari_bloodcells.core.files import make_folder
+from napari_bloodcells.core.files import make_folder, write_atomic
 from napari_bloodcells.core.report.content import Content, ReportOptions, page_content
 from napari_bloodcells.core.report.inputs import ReportInput, from_result
 from napari_bloodcells.core.report.sprites import draw_pictures
@@ -224,9 +223,6 @@ def _write(path: Path, text: str) -> Path:
                     raise OutputError(
                         f"{path.name}: is there already and is no report of ours; move it, or give another folder."
                     )
-        half = path.with_name(f".{path.name}.{os.getpid()}.part")
-        half.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
-        os.replace(half, path)
     except OSError as error:
-        raise OutputError(f"{path.name}: cannot be written ({error.strerror or error}).") from error
-    return path
+        raise OutputError(f"{path.name}: cannot be read ({error.strerror or error}).") from error
+    return write_atomic(path, text.encode("utf-8", "backslashreplace"), overwrite=True)
