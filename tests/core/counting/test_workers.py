@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -110,10 +111,52 @@ def test_a_cluster_worker_opens_a_bundle_in_one_file(tiny_model: Path, tmp_path:
     model = load_model(tiny_model, "cpu")
     single = save_bundle(tmp_path / "one.safetensors", model.module, model.info)
     parcel = cluster._Parcel.pack(CounterSetup(model=str(single), device="cpu"))
-    assert (list(parcel.files), parcel.setup.model) == (["one.safetensors"], "one.safetensors")
+    assert (list(parcel.files), parcel.setup.model) == (["model/one.safetensors"], "model/one.safetensors")
     before = torch.get_num_threads()
     try:
         assert parcel._build().model.info.name == "tiny"
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_cluster_worker_counts_with_the_model_that_was_sent_last(
+    smears: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same settings, another bundle under another path; then the same path, trained anew: never the former counter."""
+    from napari_bloodcells.core.bundle import load_model, save_bundle
+
+    monkeypatch.setattr(cluster, "_counters", {})
+    before = torch.get_num_threads()
+    jobs = collect_jobs(smears / "a").jobs[:2]
+    model, place = load_model(tiny_model, "cpu"), tmp_path / tiny_model.name
+    setup = CounterSetup(model=str(place), device="cpu", boxes="xml")
+    try:
+        cluster.count_shard(cluster._Parcel.pack(CounterSetup(str(tiny_model), "cpu", "xml")), 0, jobs)
+        for _ in range(2):
+            model.module.head.weight *= -0.5
+            save_bundle(place, model.module, model.info, overwrite=True)
+            _, records, _ = cluster.count_shard(cluster._Parcel.pack(setup), 0, jobs)
+            assert records == [record.to_json() for record in FieldCounter(setup).count(jobs)]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_cluster_worker_is_sent_the_localizer_of_ones_own(
+    smears: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_bloodcells.core.localize.store import home
+
+    monkeypatch.setattr(cluster, "_counters", {})
+    before = torch.get_num_threads()
+    jobs = collect_jobs(smears / "a", annotations=False).jobs[:1]
+    own = tmp_path / "own"
+    shutil.copytree(home(), own)
+    setup = CounterSetup(model=str(tiny_model), device="cpu", boxes=str(own))
+    expected = [record.to_json() for record in FieldCounter(setup).count(jobs)]
+    parcel = cluster._Parcel.pack(setup)
+    shutil.rmtree(own)  # as the worker's machine does not have it
+    try:
+        assert cluster.count_shard(parcel, 0, jobs)[1] == expected
     finally:
         torch.set_num_threads(before)
 

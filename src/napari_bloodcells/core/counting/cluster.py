@@ -1,13 +1,15 @@
 """Counting on a cluster: shards of jobs to dask workers, records back, the same bytes as on one machine.
 
-Every worker process builds one ``FieldCounter`` and keeps it; what it needs to build it (a few lines of settings, and
-the bundle's files where the worker does not have them) is sent once to each worker, not with each shard.  dask runs
-the shards of a worker that dies on another one.  Workers read the images themselves, so these must lie where all
-machines see them under the same path.  Extra ``cluster``.
+Every worker process builds one ``FieldCounter`` and keeps it while the settings and the files of the models stay the
+same to the byte (a cluster outlives its counts).  Settings and files, of the bundle and of a localizer of the user's
+own, are sent once to each worker, not with each shard.  dask runs the shards of a worker that dies on another one.
+Workers read the images themselves, so these must lie where all machines see them under the same path.  Extra
+``cluster``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from typing import Any
 from napari_bloodcells.core.counting.cells import FieldRecord
 from napari_bloodcells.core.counting.jobs import FieldJob
 from napari_bloodcells.core.counting.pipeline import FieldCounter
-from napari_bloodcells.core.counting.setup import CounterSetup, StageTimes
+from napari_bloodcells.core.counting.setup import BOX_CHOICES, CounterSetup, StageTimes
 from napari_bloodcells.core.counting.workers import Done, Work
 from napari_bloodcells.core.errors import BloodcellsError, UsageError
 from napari_bloodcells.core.progress import Progress, check_cancelled
@@ -31,7 +33,7 @@ _WAIT_S = 60
 _POLL_S = "200ms"
 
 _lock = threading.Lock()
-_counters: dict[CounterSetup, FieldCounter] = {}
+_counters: dict[tuple[CounterSetup, str], FieldCounter] = {}
 
 
 def run_cluster(address: str, setup: CounterSetup, work: Iterable[Work], progress: Progress) -> Iterator[Done]:
@@ -115,28 +117,32 @@ def _result(distributed: Any, future: Any) -> Done:
 
 
 class _Parcel:
-    """What a worker needs: the settings, and the files of the bundle where it is one of the user's own."""
+    """What a worker needs: the settings, and the files of the models by their place below a folder of its own."""
 
     def __init__(self, setup: CounterSetup, files: dict[str, bytes]) -> None:
         self.setup, self.files = setup, files
+        self.sha256 = _digest(files)
 
     @staticmethod
     def pack(setup: CounterSetup) -> _Parcel:
-        """Read the bundle here, once."""
+        """Read the bundle here, once, and the localizer where it is one of the user's own."""
         from napari_bloodcells.core.bundle import find_bundle
 
-        path = find_bundle(setup.model)
-        listed = sorted(path.iterdir()) if path.is_dir() else [path]
-        files = {file.name: file.read_bytes() for file in listed if file.suffix in (".json", ".safetensors")}
-        return _Parcel(replace(setup, model="" if path.is_dir() else path.name), files)
+        model, files = _read_models(find_bundle(setup.model), "model")
+        boxes = setup.boxes
+        if boxes not in BOX_CHOICES:
+            boxes, own = _read_models(Path(boxes), "localizer")
+            files |= own
+        return _Parcel(replace(setup, model=model, boxes=boxes), files)
 
     def open(self) -> FieldCounter:
         """The counter of this process, built from the parcel the first time."""
+        key = self.setup, self.sha256
         with _lock:
-            if self.setup not in _counters:
+            if key not in _counters:
                 _counters.clear()
-                _counters[self.setup] = self._build()
-            return _counters[self.setup]
+                _counters[key] = self._build()
+            return _counters[key]
 
     def _build(self) -> FieldCounter:
         from tempfile import TemporaryDirectory
@@ -146,9 +152,33 @@ class _Parcel:
         torch.set_num_threads(1)
         with TemporaryDirectory(prefix="bloodcells-") as folder:
             for name, data in self.files.items():
-                (Path(folder) / name).write_bytes(data)
-            place = Path(folder) / self.setup.model if self.setup.model else Path(folder)
-            return FieldCounter(replace(self.setup, model=str(place)))
+                place = Path(folder) / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(data)
+            setup = replace(self.setup, model=str(Path(folder) / self.setup.model))
+            if setup.boxes in BOX_CHOICES:
+                return FieldCounter(setup)
+            counter = FieldCounter(replace(setup, boxes=str(Path(folder) / setup.boxes)))
+            _ = counter.localizer  # now, as its files are gone after this
+            return counter
+
+
+def _read_models(path: Path, kind: str) -> tuple[str, dict[str, bytes]]:
+    """The place below ``kind`` of a model's folder or file, and the files to lie there."""
+    path = path.resolve()
+    if not path.is_dir():
+        return f"{kind}/{path.name}", {f"{kind}/{path.name}": path.read_bytes()}
+    listed = (file for file in sorted(path.iterdir()) if file.suffix in (".json", ".safetensors"))
+    return f"{kind}/{path.name}", {f"{kind}/{path.name}/{file.name}": file.read_bytes() for file in listed}
+
+
+def _digest(files: dict[str, bytes]) -> str:
+    """SHA-256 of files: names, lengths and bytes, so that no two sets of files read alike."""
+    digest = hashlib.sha256()
+    for name, data in sorted(files.items()):
+        digest.update(f"{name}\0{len(data)}\0".encode("utf-8", "surrogateescape"))
+        digest.update(data)
+    return digest.hexdigest()
 
 
 def count_shard(parcel: _Parcel, shard: int, jobs: Sequence[FieldJob]) -> tuple[int, list[dict[str, Any]], StageTimes]:
