@@ -343,6 +343,21 @@ MATCHES = {
         ["B/Annotations/1.xml", "A/Annotations/1.xml"],
         {"A/JPEGImages/1.jpg": "A/Annotations/1.xml", "B/JPEGImages/1.jpg": "B/Annotations/1.xml"},
     ),
+    "the nearest first": (
+        ["A/1.jpg", "B/1.jpg", "B/C/1.jpg"],
+        ["1.jpg.xml", "B/1.xml", "B/C/1.xml"],
+        {"A/1.jpg": "1.jpg.xml", "B/1.jpg": "B/1.xml", "B/C/1.jpg": "B/C/1.xml"},
+    ),
+    "Annotations beside before others": (
+        ["A/JPEGImages/1.jpg", "A/JPEGImages/old/1.jpg"],
+        ["A/1.xml", "A/Annotations/1.xml"],
+        {"A/JPEGImages/1.jpg": "A/Annotations/1.xml", "A/JPEGImages/old/1.jpg": "A/1.xml"},
+    ),
+    "suffix kept and not": (
+        ["a.jpg", "a.png"],
+        ["a.jpg.xml", "a.xml"],
+        {"a.jpg": "a.jpg.xml", "a.png": "a.xml"},
+    ),
     "names that differ in case": (["a.jpg", "A.jpg"], ["A.xml", "a.xml"], {"a.jpg": "a.xml", "A.jpg": "A.xml"}),
 }
 
@@ -356,6 +371,21 @@ def test_annotations_find_their_images(tmp_path: Path, case: str) -> None:
     found = {i.relative_to(tmp_path).as_posix(): x.relative_to(tmp_path).as_posix() for i, x in matched.items()}
     assert found == expected
     assert list(matched) == [tmp_path / i for i in images]
+
+
+def test_a_photograph_takes_its_own_annotation_not_that_of_another_patient(tmp_path: Path) -> None:
+    (image,) = touch(tmp_path, "patient 2/field_1.png")
+    other, own = touch(tmp_path, "patient 1/field_1.xml", "patient 2/field_1.xml")
+    with pytest.warns(DataWarning, match=r"^field_1\.xml: its image is not here; the annotation is left out\.$"):
+        assert match_annotations([image], [other, own]) == {image: own}
+
+
+def test_an_annotation_among_photographs_goes_to_no_folder_beside(tmp_path: Path) -> None:
+    images = touch(tmp_path, "patient 1/field_2.png", "patient 2/field_1.png")
+    xmls = touch(tmp_path, "patient 1/field_1.xml", "patient 1/field_2.xml")
+    xmls[0].write_text("<filename>field_1.png</filename>")
+    with pytest.warns(DataWarning, match=r"field_1\.png: has no annotation file"):
+        assert match_annotations(images, xmls) == {images[0]: xmls[1]}
 
 
 def test_what_has_no_counterpart_is_named(tmp_path: Path) -> None:

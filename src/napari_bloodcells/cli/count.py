@@ -164,7 +164,7 @@ def _devices(text: str | None) -> tuple[str, ...]:
 
 
 def _show(result: CountResult, place: Path, options: CountOptions) -> None:
-    """The differential of the whole folder as a table, the images that failed, and where the files are."""
+    """The differential of the whole folder, the images that failed, what was odd, and where the files are."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -196,4 +196,9 @@ def _show(result: CountResult, place: Path, options: CountOptions) -> None:
         console.print(f"[red]not counted:[/red] {escape(row['status'])}", soft_wrap=True)
     if len(failed) > _SHOWN_FAILURES:
         console.print(f"... and {len(failed) - _SHOWN_FAILURES} more, all in images.{options.format}.")
+    told = result.run.get("warnings", [])
+    for text in told[:_SHOWN_FAILURES]:
+        console.print(f"[yellow]warning:[/yellow] {escape(text)}", soft_wrap=True)
+    if len(told) > _SHOWN_FAILURES:
+        console.print(f"... and {len(told) - _SHOWN_FAILURES} more, all in run.json.")
     console.print(f"Results: {escape(str(place))}", soft_wrap=True)

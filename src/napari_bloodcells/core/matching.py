@@ -1,19 +1,17 @@
 """Which annotation file belongs to which photograph, when names differ as they do in real folders.
 
-Two names fit when they are equal but for case, spaces against underscores, Unicode form and suffix; among several that
-fit, the file nearest in the folder tree is taken (so two samples may both hold a ``field 1``), then the more exact
-name, then what the XML says in its ``filename``.
+Two names fit when they are equal but for case, spaces against underscores, Unicode form and suffix.  Of all pairs that
+fit the nearest in the folder tree come first: in one folder, then in an ``Annotations`` folder beside, then others (so
+two samples may both hold a ``field 1``); then the more exact name, then what the XML says in its ``filename``.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import unicodedata
 import warnings
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from napari_bloodcells.core.errors import DataWarning
@@ -71,23 +69,14 @@ def match_annotations(images: Iterable[Path], annotations: Iterable[Path]) -> di
         For an XML file without a photograph, and for a photograph without an XML file where others have one.
     """
     images = list(images)
-    by_stem: dict[str, list[Path]] = defaultdict(list)
-    for image in images:
-        by_stem[_fold(_stem(image.name))].append(image)
-    matched: dict[Path, Path] = {}
-    unmatched: list[Path] = []
-    for annotation in sorted(annotations, key=natural_key):
-        candidates = [i for i in by_stem.get(_fold(_stem(annotation.name)), []) if i not in matched]
-        if candidates:
-            matched[_nearest(annotation, annotation.stem, candidates)] = annotation
-        else:
-            unmatched.append(annotation)
-    for annotation in unmatched:
-        name = _declared_filename(annotation)
-        candidates = [i for i in by_stem.get(_fold(_stem(name)), []) if i not in matched] if name else []
-        if candidates:
-            matched[_nearest(annotation, _stem(name), candidates)] = annotation
-        else:
+    named = {annotation: annotation.stem for annotation in sorted(annotations, key=natural_key)}
+    matched = _nearest_pairs(images, named)
+    left = set(named) - set(matched.values())
+    declared = {annotation: _declared_filename(annotation) for annotation in named if annotation in left}
+    matched |= _nearest_pairs(images, {xml: name for xml, name in declared.items() if name}, matched)
+    taken = set(matched.values())
+    for annotation in named:
+        if annotation not in taken:
             text = f"{display_name(annotation)}: its image is not here; the annotation is left out."
             warnings.warn(text, DataWarning, stacklevel=2)
     for image in images if matched else []:
@@ -96,23 +85,72 @@ def match_annotations(images: Iterable[Path], annotations: Iterable[Path]) -> di
     return {image: matched[image] for image in images if image in matched}
 
 
-def _nearest(annotation: Path, stem: str, candidates: list[Path]) -> Path:
-    if len(candidates) == 1:
-        return candidates[0]
+def _nearest_pairs(
+    images: Iterable[Path], named: Mapping[Path, str], matched: Container[Path] = ()
+) -> dict[Path, Path]:
+    """Photographs, those ``matched`` left out, and the annotations that go by their names; the nearest pairs first.
 
-    def rank(image: Path) -> tuple[int, bool, bool]:
-        return _distance(annotation, image), _stem(image.name) != stem, image.name != declared
+    An annotation that lies among photographs belongs to one of those: it goes to no folder beside its own.
+    """
+    stems = {xml: _fold(_stem(name)) for xml, name in named.items()}
+    wanted = set(stems.values())
+    if not wanted:
+        return {}
+    folders = {file: _folder_parts(file) for file in (*images, *named)}
+    among_photos = {folders[image] for image in images}
+    photos = {i: stem for i in images if i not in matched and (stem := _fold(_stem(i.name))) in wanted}
+    pairs: dict[Path, Path] = {}
+    for up_xml, up_photo, beside in _steps(max(map(len, folders.values()))):
+        if wanted.isdisjoint(photos.values()):
+            break
+        groups: dict[tuple[tuple[str, ...], str], tuple[list[Path], list[Path]]] = {}
+        for xml, stem in stems.items():
+            parts = folders[xml]
+            fits = parts[-1] in _ANNOTATION_FOLDERS if beside else not (up_xml and up_photo and parts in among_photos)
+            if fits and len(parts) > up_xml:
+                groups.setdefault((parts[: len(parts) - up_xml], stem), ([], []))[0].append(xml)
+        for photo, stem in photos.items():
+            parts = folders[photo]
+            if len(parts) > up_photo and (group := groups.get((parts[: len(parts) - up_photo], stem))):
+                group[1].append(photo)
+        for xmls, candidates in groups.values():
+            for photo, xml in _exact_first(xmls, candidates, named).items():
+                pairs[photo] = xml
+                del photos[photo], stems[xml]
+        wanted = set(stems.values())
+    return pairs
 
-    declared = _declared_filename(annotation)
-    return min(candidates, key=lambda image: (rank(image), natural_key(image)))
+
+def _folder_parts(file: Path) -> tuple[str, ...]:
+    return Path(os.path.abspath(file)).parent.parts
 
 
-def _distance(a: Path, b: Path) -> int:
-    """Steps through the folder tree from the folder of ``a`` to that of ``b``."""
-    folders_a, folders_b = Path(os.path.abspath(a)).parent.parts, Path(os.path.abspath(b)).parent.parts
-    shared = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(folders_a, folders_b, strict=False))
-    common = len(list(shared))
-    return len(folders_a) + len(folders_b) - 2 * common
+def _steps(depth: int) -> Iterator[tuple[int, int, bool]]:
+    """How many folders up from an annotation and from a photograph they meet, and whether in ``Annotations`` beside."""
+    yield 0, 0, False
+    yield 1, 1, True
+    for distance in range(1, 2 * depth):
+        for up_xml in range(max(0, distance - depth), min(distance, depth) + 1):
+            yield up_xml, distance - up_xml, False
+
+
+def _exact_first(xmls: list[Path], photos: list[Path], named: Mapping[Path, str]) -> dict[Path, Path]:
+    """Photographs and annotations of one place whose names fit, the more exact pairs first."""
+    if not photos:
+        return {}
+    if len(xmls) == len(photos) == 1:
+        return {photos[0]: xmls[0]}
+
+    def rank(xml: Path, photo: Path) -> tuple[object, ...]:
+        exact = (named[xml] != photo.name) + (named[xml] not in (photo.name, _stem(photo.name)))
+        return exact, declared[xml] != photo.name, natural_key(xml), natural_key(photo)
+
+    declared = {xml: _declared_filename(xml) for xml in xmls}
+    pairs: dict[Path, Path] = {}
+    for xml, photo in sorted(((x, p) for x in xmls for p in photos), key=lambda pair: rank(*pair)):
+        if photo not in pairs and xml not in pairs.values():
+            pairs[photo] = xml
+    return pairs
 
 
 def _declared_filename(annotation: Path) -> str:
