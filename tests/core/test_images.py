@@ -7,6 +7,7 @@ import os
 import struct
 import warnings
 import zlib
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 
 from napari_bloodcells.core.errors import DataWarning, ImageError
 from napari_bloodcells.core.images import find_images, image_size, read_image, read_image_bytes, to_rgb8
+from napari_bloodcells.core.training.history import Epoch
 
 RNG = np.random.default_rng(7)
 
@@ -350,18 +352,55 @@ def test_what_may_not_be_read_is_named(tmp_path: Path) -> None:
 
 def test_images_are_found_in_natural_order_whatever_order_is_asked_for(tmp_path: Path) -> None:
     names = ["field 10.JPG", "field 9.jpg", "a/2.tif", "a/10.png", "Field 1.webp"]
-    for name in [*names, "notes.txt", ".hidden.jpg", "a/._2.tif", ".git/3.png", "x-differential/overlay/1.png"]:
+    for name in [*names, "notes.txt", ".hidden.jpg", "a/._2.tif", ".git/3.png"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    (tmp_path / "old").mkdir()
-    (tmp_path / "old" / "run.json").touch()
-    (tmp_path / "old" / "drawn.png").touch()
     found = [p.relative_to(tmp_path).as_posix() for p in find_images([tmp_path])]
     assert found == ["a/2.tif", "a/10.png", "Field 1.webp", "field 9.jpg", "field 10.JPG"]
     assert find_images([tmp_path / n for n in reversed(names)]) == find_images([tmp_path])
     assert [p.name for p in find_images([tmp_path], recursive=False)] == ["Field 1.webp", "field 9.jpg", "field 10.JPG"]
     with pytest.raises(ImageError, match="nothing here: no such file or folder"):
         find_images([tmp_path / "nothing here"])
+
+
+OWN_MARKS = {
+    "count": ("run.json", '{"fingerprint": {}}'),
+    "count in memory": ("run.json", '{"versions": {"napari-bloodcells": "0.1.0"}}'),
+    "bundle": ("model.json", '{"format": 1, "arch": "cnn3", "scheme": {}, "crop": {}}'),
+    "training": ("history.csv", ",".join(field.name for field in fields(Epoch)) + "\n"),
+}
+
+
+@pytest.mark.parametrize("case", OWN_MARKS)
+def test_own_results_are_no_images_and_the_folder_is_named(tmp_path: Path, case: str) -> None:
+    mark, text = OWN_MARKS[case]
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / mark).write_text(text)
+    (tmp_path / "old" / "drawn.png").touch()
+    with pytest.warns(DataWarning, match=r"^old: holds results of this program, not images; the folder is left out\.$"):
+        assert find_images([tmp_path]) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "mark", "text"),
+    [
+        ("patient-differential", "notes.txt", ""),
+        ("a", "run.json", '{"microscope": "x"}'),
+        ("a", "run.json", "no JSON"),
+        ("a", "run.json", ""),
+        ("a", "model.json", '{"format": 2, "layers": []}'),
+        ("a", "history.csv", "epoch,accuracy,loss\n"),
+    ],
+)
+def test_a_sample_folder_is_searched_whatever_other_programs_left_in_it(
+    tmp_path: Path, folder: str, mark: str, text: str
+) -> None:
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / mark).write_text(text)
+    (tmp_path / folder / "1.png").touch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [p.name for p in find_images([tmp_path])] == ["1.png"]
 
 
 def test_link_loops_end_and_no_file_is_listed_twice(tmp_path: Path) -> None:

@@ -400,7 +400,8 @@ def test_what_has_no_counterpart_is_named(tmp_path: Path) -> None:
 
 
 def test_annotations_are_looked_for_beside_the_images(tmp_path: Path) -> None:
-    touch(tmp_path, "JPEGImages/1.jpg", "Annotations/1.xml", "Annotations/.2.xml", "x-differential/3.xml", "4.xml")
+    touch(tmp_path, "JPEGImages/1.jpg", "Annotations/1.xml", "Annotations/.2.xml", "old/3.xml", "4.xml")
+    (tmp_path / "old" / "run.json").write_text('{"fingerprint": {}}')
     found = [p.relative_to(tmp_path).as_posix() for p in find_annotations([tmp_path])]
     assert found == ["4.xml", "Annotations/1.xml"]
     assert [p.name for p in find_annotations([tmp_path / "JPEGImages"])] == ["1.xml"]

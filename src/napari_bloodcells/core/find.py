@@ -6,12 +6,15 @@ not be opened) is listed too, so that the reader names it and the user learns th
 
 from __future__ import annotations
 
+import json
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from napari_bloodcells.core.errors import ImageError
-from napari_bloodcells.core.files import display_name, natural_key
+from napari_bloodcells.core.errors import DataWarning, ImageError
+from napari_bloodcells.core.files import display_name, natural_key, read_regular
 
 IMAGE_SUFFIXES: frozenset[str] = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff"}
@@ -20,9 +23,9 @@ SCANNER_SUFFIXES: frozenset[str] = frozenset({".svs", ".ndpi", ".mrxs", ".scn", 
 SLIDE_SUFFIXES: frozenset[str] = SCANNER_SUFFIXES | {".btf", ".tf8"}
 """Whole slides, also where they are small: scanners' formats, and the suffixes of BigTIFF."""
 
-OUTPUT_SUFFIX = "-differential"
-# A folder that holds one of these was written by this package (a count, a training) and holds drawn images only.
-_OUTPUT_MARKS = ("run.json", "model.json", "history.csv")
+_HISTORY = b"epoch,train_loss,train_accuracy,val_loss,val_accuracy,val_balanced_accuracy,"
+"""How the ``history.csv`` of this package begins (``training/history.py``)."""
+_LARGEST_MARK = 2**28
 # Pictures that annotate the photographs beside them.
 _MASK_FOLDERS = frozenset({"masks", "mask", "segmentationclass", "segmentationobject"})
 _PHOTO_FOLDERS = frozenset({"images", "jpegimages"})
@@ -47,6 +50,11 @@ def find_images(paths: Iterable[Path | str], recursive: bool = True, *, slides: 
         hidden files, results of this package, and mask folders beside an image folder; a folder that is reached
         twice through links is read once.
 
+    Warns
+    -----
+    DataWarning
+        For a folder that is left out because it holds results of this package.
+
     Raises
     ------
     ImageError
@@ -64,9 +72,33 @@ def find_images(paths: Iterable[Path | str], recursive: bool = True, *, slides: 
 
 
 def is_output_folder(folder: Path | str) -> bool:
-    """Whether this package wrote the folder (the results of a count or of a training)."""
+    """Whether this package wrote the folder (the results of a count or of a training): by what its files say.
+
+    A name is no mark: other programs write a ``run.json``, a ``model.json`` or a ``history.csv`` too.
+    """
     folder = Path(folder)
-    return folder.name.endswith(OUTPUT_SUFFIX) or any((folder / mark).is_file() for mark in _OUTPUT_MARKS)
+    run, model = _read_mark(folder / "run.json"), _read_mark(folder / "model.json")
+    versions = run.get("versions")
+    if "fingerprint" in run or (isinstance(versions, dict) and "napari-bloodcells" in versions):
+        return True
+    if {"format", "arch", "scheme", "crop"} <= model.keys():
+        return True
+    try:
+        with open(folder / "history.csv", "rb") as file:
+            return file.read(len(_HISTORY)) == _HISTORY
+    except OSError:
+        return False
+
+
+def _read_mark(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where it is none, or there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(read_regular(path, _LARGEST_MARK, ImageError))
+    except (ImageError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _walk(folder: Path, recursive: bool, suffixes: frozenset[str], seen: set[tuple[int, int]]) -> Iterator[Path]:
@@ -92,7 +124,12 @@ def _walk(folder: Path, recursive: bool, suffixes: frozenset[str], seen: set[tup
         if image_name and _is_empty(entry.path):
             yield folder / entry.name
         masks = entry.name.casefold() in _MASK_FOLDERS and bool(names & _PHOTO_FOLDERS)
-        if recursive and not masks and not is_output_folder(entry.path):
+        if not recursive or masks:
+            continue
+        if is_output_folder(entry.path):
+            text = f"{display_name(entry.path)}: holds results of this program, not images; the folder is left out."
+            warnings.warn(text, DataWarning, stacklevel=2)
+        else:
             yield from _walk(folder / entry.name, recursive, suffixes, seen)
 
 

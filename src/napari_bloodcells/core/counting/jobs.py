@@ -62,7 +62,8 @@ class FieldJob:
 
 @dataclass(frozen=True)
 class JobList:
-    """The jobs of one run, the folder that their names are relative to, and what was odd about the annotations."""
+    """The jobs of one run, the folder that their names are relative to, and what was odd about the folders
+    and annotations."""
 
     jobs: tuple[FieldJob, ...]
     root: Path | None = None
@@ -132,17 +133,14 @@ def _path_jobs(paths: list[Path], recursive: bool, annotations: bool, labels: bo
         if path.is_dir() and is_output_folder(path) and len(paths) == 1:
             raise UsageError(f"{path}: holds the results of a count, not images; give the folder of the images.")
     root = common_root(paths)
-    try:
-        images = find_images(paths, recursive, slides=True)
-    except ImageError as error:
-        raise UsageError(str(error)) from error
-    told: list[str] = []
-    matched: dict[Path, Path] = {}
-    if annotations:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            matched = match_annotations(images, find_annotations(paths, recursive))
-        told = [str(warning.message) for warning in caught if issubclass(warning.category, DataWarning)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            images = find_images(paths, recursive, slides=True)
+        except ImageError as error:
+            raise UsageError(str(error)) from error
+        matched = match_annotations(images, find_annotations(paths, recursive)) if annotations else {}
+    told = [str(warning.message) for warning in caught if issubclass(warning.category, DataWarning)]
     known = known_labels(paths) if labels else {}
     jobs = tuple(
         FieldJob(
