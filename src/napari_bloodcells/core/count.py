@@ -8,12 +8,15 @@ output folder every finished shard is kept (``shards.py``), so a run that was st
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.counting.cells import OK, FieldRecord, cells_table, images_table
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 TASK = "counting"
 FEW = 32
 """So few images are counted in this process: starting others would take longer."""
+_LIMITS = ("temperature", "min_confidence", "max_distance")
+"""What ``model.json`` says beside the weights and changes a result (``calibrate`` and people write it)."""
 
 
 def count(
@@ -195,9 +200,11 @@ class _Run:
         shown = {names.get(key, key): value for key, value in settings.items() if key not in ("model", "device")}
         shown.pop("readers")
         files = [f"{job.image}\0{_stamp(job.source)}\0{_stamp(job.annotation)}" for job in self.listed.jobs]
+        boxes = [f"{job.image}\0{_boxes_digest(job.boxes)}" for job in self.listed.jobs if job.boxes is not None]
         from napari_bloodcells import __version__
 
-        shown |= {"localizer": _localizer_hash(self.setup)}
+        shown |= {"localizer": _localizer_hash(self.setup), "given boxes": digest_of(boxes) if boxes else ""}
+        shown |= {f"model's {name}": getattr(self.info, name) for name in _LIMITS}
         return {"model": self.info.sha256, "version": __version__, "list of images": digest_of(files), **shown}
 
     def _count(self, plan: ShardPlan, shards: Iterable[int]) -> Iterator[Done]:
@@ -307,21 +314,26 @@ def _read_info(model: str) -> BundleInfo:
 
 
 def _localizer_hash(setup: CounterSetup) -> str:
-    """SHA-256 of the weights of a learned localizer, empty where none is used or it has none."""
-    import json
-
+    """SHA-256 of the metadata of a learned localizer (they name the weights and the thresholds), empty without one."""
     from napari_bloodcells.core.localize.store import METADATA, home
 
     if setup.boxes in ("classical", "whole"):
         return ""
     try:
-        return str(json.loads((home(setup.localizer) / METADATA).read_text(encoding="utf-8"))["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return hashlib.sha256((home(setup.localizer) / METADATA).read_bytes()).hexdigest()
+    except OSError:
         return ""
 
 
+def _boxes_digest(boxes: Boxes) -> str:
+    return digest_of([repr((boxes.xyxy.tolist(), boxes.labels, boxes.scores.tolist(), boxes.source))])
+
+
 def _stamp(source: Any) -> str:
-    """Size and time of a file, to see whether it changed between a run and its resumption."""
+    """Size and time of a file, or a digest of an array, to see whether it changed between a run and its resumption."""
+    if isinstance(source, np.ndarray):
+        pixels = hashlib.sha256(np.ascontiguousarray(source).tobytes())
+        return f"{source.shape} {source.dtype} {pixels.hexdigest()}"
     if not isinstance(source, str):
         return ""
     try:

@@ -10,7 +10,7 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,15 +55,17 @@ def check_output(output: Path, sources: Sources, options: CountOptions) -> None:
     Raises
     ------
     UsageError
-        It lies inside of the input, the format is unknown, or it holds the results of another run.
+        It lies inside of the input or is the folder of a given file, the format is unknown, or it holds results: those
+        of a run, where neither ``overwrite`` nor ``resume`` was said, or with ``resume`` tables of no run.
     OutputError
         It cannot be made or written.
     """
     if options.format not in FORMATS:
         raise UsageError(f"format must be {', '.join(FORMATS)}, not {options.format!r}.")
     place = Path(os.path.realpath(output))
-    for folder in _folders(sources):
-        if place == folder or folder in place.parents:
+    folders, beside = _folders(sources)
+    for folder in folders | beside:
+        if place == folder or (folder in folders and folder in place.parents):
             raise UsageError(
                 f"{output}: lies inside of the images' folder, where nothing is written; give another one with -o."
             )
@@ -75,6 +77,10 @@ def check_output(output: Path, sources: Sources, options: CountOptions) -> None:
             f"{output}: holds the results of a run ({finished[0]}), which are not overwritten; "
             "give another folder with -o, or say --overwrite."
         )
+    if finished and not options.overwrite and RUN not in finished and not (place / PARTIAL / PLAN).exists():
+        raise UsageError(
+            f"{output}: holds {finished[0]}, but no run to go on with; give another folder with -o, or say --overwrite."
+        )
     make_folder(place)
 
 
@@ -82,14 +88,19 @@ def _table_names() -> list[str]:
     return [f"{table}.{suffix}" for table in TABLES for suffix in FORMATS]
 
 
-def _folders(sources: Sources) -> list[Path]:
-    listed = [sources] if isinstance(sources, (str, Path, np.ndarray)) else list(sources)
-    paths = [Path(os.path.realpath(e)) for e in listed if isinstance(e, (str, Path)) and not is_address(e)]
-    return [path for path in paths if path.is_dir()]
+def _folders(sources: Sources) -> tuple[set[Path], set[Path]]:
+    """The folders that are counted, and those in which single files lie."""
+    single = isinstance(sources, (str, Path, np.ndarray))
+    listed = [sources] if single else list(sources.values() if isinstance(sources, Mapping) else sources)
+    given = [Path(e) for e in listed if isinstance(e, (str, Path)) and not is_address(e)]
+    folders = {Path(os.path.realpath(path)) for path in given if path.is_dir()}
+    return folders, {Path(os.path.realpath(path.parent)) for path in given if not path.is_dir()}
 
 
 def write_tables(result: CountResult, folder: Path, format: str = "csv", *, overwrite: bool = False) -> Path:
     """Write the tables and ``run.json`` into ``folder``, which is made where it is missing; return it.
+
+    With ``overwrite`` the tables of a former run in another format are removed: its ``run.json`` tells which.
 
     Raises
     ------
@@ -104,8 +115,22 @@ def write_tables(result: CountResult, folder: Path, format: str = "csv", *, over
     tables = (result.cells, result.images, result.differentials)
     for name, table in zip(names[:3], tables, strict=True):
         write_or_tell(folder / name, table_bytes(table, format, cells=name.startswith("cells")))
+    if (former := _format_of_run(folder)) not in (None, format):
+        for stem in TABLES:
+            with contextlib.suppress(OSError):
+                (folder / f"{stem}.{former}").unlink()
     write_or_tell(folder / RUN, (json.dumps(result.run, indent=1, default=str) + "\n").encode())
     return folder
+
+
+def _format_of_run(folder: Path) -> str | None:
+    """The format of the tables that a run of this program wrote; None where there was none."""
+    try:
+        run = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        found = run["options"]["format"] if isinstance(run["fingerprint"], dict) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if found in FORMATS else None
 
 
 def read_finished(

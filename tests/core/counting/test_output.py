@@ -1,0 +1,71 @@
+"""The output folder of a count: what is refused, what goes with ``overwrite``, and which run is the same run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_bloodcells.core.boxes import Boxes
+from napari_bloodcells.core.count import count
+from napari_bloodcells.core.counting.options import CountOptions
+from napari_bloodcells.core.counting.output import check_output
+from napari_bloodcells.core.errors import OutputError, UsageError
+
+GREY = np.full((60, 60, 3), 230, np.uint8)
+
+
+def test_a_foreign_table_is_not_replaced_by_resume(tmp_path: Path) -> None:
+    (tmp_path / "cells.csv").write_text("mine")
+    with pytest.raises(UsageError, match=r"holds cells\.csv, but no run to go on with"):
+        check_output(tmp_path, [GREY], CountOptions(resume=True))
+    (tmp_path / ".partial").mkdir()
+    (tmp_path / ".partial" / "plan.json").touch()  # killed while the tables were written
+    check_output(tmp_path, [GREY], CountOptions(resume=True))
+    assert (tmp_path / "cells.csv").read_text() == "mine"
+
+
+def test_tables_of_another_format_go_when_they_are_overwritten(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "images.parquet").write_text("mine")
+    for format in ("csv", "json"):
+        options = CountOptions(output=tmp_path, format=format, overwrite=True)
+        count([GREY], str(tiny_model), "whole", "cpu", options=options)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"cells.json", "images.json", "differential.json", "run.json", "images.parquet"}
+
+
+@pytest.mark.parametrize("kind", ["file", "list", "mapping"])
+def test_nothing_is_written_beside_a_photograph(tmp_path: Path, kind: str) -> None:
+    photo = tmp_path / "in" / "a.png"
+    photo.parent.mkdir()
+    photo.touch()
+    sources = {"file": photo, "list": [str(photo)], "mapping": {"a": photo}}[kind]
+    with pytest.raises(UsageError, match="inside of the images' folder"):
+        check_output(tmp_path / "in", sources, CountOptions())
+    check_output(tmp_path / "in-differential", sources, CountOptions())
+    with pytest.raises(UsageError, match="inside of the images' folder"):
+        check_output(tmp_path / "in" / "deep", {"all": tmp_path / "in"}, CountOptions())
+
+
+def test_other_pixels_boxes_or_limits_are_another_run(tiny_model: Path, tmp_path: Path) -> None:
+    model, box = tmp_path / "model", Boxes(np.array([[5, 5, 40, 40]]), ("WBC",))
+    shutil.copytree(tiny_model, model)
+
+    def resume(image: np.ndarray, boxes: Boxes | str = box, output: str = "out") -> None:
+        options = CountOptions(output=tmp_path / output, resume=True, um_per_pixel=0.2)
+        count([image], str(model), boxes, "cpu", options=options)
+
+    resume(GREY)
+    resume(GREY.copy())
+    with pytest.raises(OutputError, match="the list of images differs"):
+        resume(GREY - 1)
+    with pytest.raises(OutputError, match="the given boxes differs"):
+        resume(GREY, Boxes(box.xyxy + 1, ("WBC",)))
+    text = (model / "model.json").read_text()
+    for name, value in (("temperature", 2.0), ("min_confidence", 0.9), ("max_distance", 1.0)):
+        (model / "model.json").write_text(json.dumps({**json.loads(text), name: value}))
+        with pytest.raises(OutputError, match=f"the model's {name} differs"):
+            resume(GREY)
