@@ -14,6 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from napari_bloodcells.cli.app import run as call
+
 COMMAND = [sys.executable, "-c", "from napari_bloodcells.cli import main; main()", "count"]
 CSVS = ("cells.csv", "images.csv", "differential.csv")
 
@@ -163,6 +165,29 @@ def test_two_runs_on_one_folder_do_not_mix(many: Path, tiny_model: Path, tmp_pat
     assert "in use by another run" in second.stderr
     first.communicate(timeout=120)
     assert first.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(("--wbc", "7200", "--report"), "7.2, not 7200"), (("--wbc", "7.2"), "say --report too")],
+)
+def test_a_white_cell_count_that_cannot_be_meant_is_refused_before_counting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], words: str
+) -> None:
+    assert call(["count", str(tmp_path), "-o", str(tmp_path / "out"), *options]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_odd_is_said_at_the_end(
+    smears: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(smears / "a", tmp_path / "in")
+    gone = min((tmp_path / "in").glob("*.png"))
+    gone.unlink()
+    assert call(["count", str(tmp_path / "in"), "--model", str(tiny_model), "--boxes", "xml"]) == 0
+    said = capsys.readouterr().out
+    assert f"warning: {gone.stem}.xml: its image is not here; the annotation is left out." in said
 
 
 def test_the_report_is_written_beside_the_tables(smears: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def count(
     ] = None,
     find_threshold: Annotated[
         float | None,
-        typer.Option(help="A found box less sure than this is left out (0 to 1).", rich_help_panel=_LIMITS),
+        typer.Option(help="A found box less sure than this is left out (above 0, below 1).", rich_help_panel=_LIMITS),
     ] = None,
     cells_wanted: Annotated[
         int | None,
@@ -112,11 +112,15 @@ def count(
     130 stopped (Ctrl-C): go on with --resume.
     """
     from napari_bloodcells.cli.progress import TerminalProgress
+    from napari_bloodcells.cli.reporting import report_options
     from napari_bloodcells.core.count import count as count_images
     from napari_bloodcells.core.counting.options import CountOptions
     from napari_bloodcells.core.counting.output import default_output
-    from napari_bloodcells.core.errors import Cancelled
+    from napari_bloodcells.core.errors import Cancelled, UsageError
 
+    if wbc is not None and not report:
+        raise UsageError(f"--wbc {wbc:g}: absolute counts stand in the report; say --report too.")
+    meant = report_options(wbc) if report else None
     place = output or default_output(inputs)
     options = CountOptions(
         output=place,
@@ -144,10 +148,10 @@ def count(
             from napari_bloodcells.core.counting.overlay import write_overlays
 
             write_overlays(result, place / "overlay", progress)
-    if report:
-        from napari_bloodcells.core.report import ReportOptions, write_reports
+    if meant is not None:
+        from napari_bloodcells.core.report import write_reports
 
-        write_reports(result, place, images=result.files, options=ReportOptions(wbc=wbc))
+        write_reports(result, place, images=result.files, options=meant)
     _show(result, place, options)
     if profile:
         from napari_bloodcells.cli.profile import show_profile

@@ -95,6 +95,8 @@ def count(
     setup = _setup(model, boxes, device, options)
     check_setup(setup)
     loaded = None if isinstance(model, (str, Path)) else model
+    if loaded is not None and (options.cluster or options.devices):
+        raise UsageError("A loaded model counts in this process alone: give cluster or devices its name or folder.")
     listed = collect_jobs(
         paths_or_arrays, recursive=options.recursive, annotations=setup.boxes in ("auto", "xml"), labels=True
     )

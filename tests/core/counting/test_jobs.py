@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from napari_bloodcells.core import images as images_module
 from napari_bloodcells.core.boxes import Boxes
+from napari_bloodcells.core.bundle import load_model
 from napari_bloodcells.core.count import count
 from napari_bloodcells.core.counting import cells as cells_module
 from napari_bloodcells.core.counting import jobs as jobs_module
@@ -22,7 +24,8 @@ from napari_bloodcells.core.counting.output import read_finished, read_table
 from napari_bloodcells.core.counting.overlay import write_overlays
 from napari_bloodcells.core.counting.picture import Picture
 from napari_bloodcells.core.cropfolder import _free_name
-from napari_bloodcells.core.errors import OutputError, UsageError
+from napari_bloodcells.core.errors import DataWarning, OutputError, UsageError
+from napari_bloodcells.core.report.inputs import from_result, loader
 
 
 def test_paths_have_the_names_they_were_given(smears: Path, tiny_model: Path) -> None:
@@ -76,6 +79,8 @@ def test_a_field_without_xml_is_named_where_xml_was_asked_for(tiny_model: Path, 
     [
         ({"format": "xlsx"}, "format must be csv, parquet, json, not 'xlsx'"),
         ({"max_pixels": 0}, "max_pixels must be above zero, not 0"),
+        ({"find_threshold": 0.0}, r"find_threshold must lie between 0 and 1 \(neither of them\), not at 0"),
+        ({"find_threshold": 1.0}, r"find_threshold must lie between 0 and 1 \(neither of them\), not at 1"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(
@@ -83,6 +88,15 @@ def test_settings_that_cannot_be_meant_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=words):
         count(smears, str(tiny_model), "whole", "cpu", options=CountOptions(output=tmp_path / "o", **options))
+
+
+def test_what_a_choice_cannot_use_is_refused(smears: Path, tiny_model: Path) -> None:
+    with pytest.raises(UsageError, match="the classical one has none"):
+        count(smears, str(tiny_model), "classical", "cpu", options=CountOptions(find_threshold=0.5))
+    model = load_model(tiny_model, "cpu")
+    for options in (CountOptions(cluster="local:2"), CountOptions(devices=("cpu", "cpu"))):
+        with pytest.raises(UsageError, match="A loaded model counts in this process alone"):
+            count(smears, model, "whole", "cpu", options=options)
 
 
 def test_a_file_is_no_folder_for_results(smears: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -134,7 +148,25 @@ def test_images_that_are_gone_have_no_overlay(tiny_model: Path, smears: Path, tm
     copytree(smears / "a", tmp_path / "a")
     counted = count(tmp_path / "a", str(tiny_model), "xml", "cpu")
     rmtree(tmp_path / "a")
-    assert write_overlays(counted, tmp_path / "drawn") == []
+    with pytest.warns(DataWarning, match=r"is not drawn \("):
+        assert write_overlays(counted, tmp_path / "drawn") == []
+
+
+def test_the_limit_of_pixels_holds_for_overlay_and_report_too(
+    tiny_model: Path, smears: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = min((smears / "a").glob("*.png"))
+    counted = count(file, str(tiny_model), "whole", "cpu", options=CountOptions(max_pixels=320 * 240))
+    asked = []
+    read_image = images_module.read_image
+    monkeypatch.setattr(
+        images_module, "read_image", lambda path, **more: asked.append(more["max_pixels"]) or read_image(path, **more)
+    )
+    assert len(write_overlays(counted, tmp_path)) == 1
+    assert from_result(counted).load(file.name) is not None
+    assert asked == [320 * 240] * 2
+    with pytest.warns(DataWarning, match=rf"^{file.name}: has no picture \("):
+        assert loader(file.parent, max_pixels=9)(file.name) is None
 
 
 def test_a_picture_read_whole_is_not_read_again() -> None:

@@ -34,6 +34,7 @@ def test_every_installed_localizer_has_the_same_interface(name: str) -> None:
         ("nothing-like-it", None, UsageError, "default, find, classical"),
         ("default", 1.5, UsageError, "between 0 and 1"),
         ("default", 0.0, UsageError, "between 0 and 1"),
+        ("classical", 0.5, UsageError, "the classical one has none"),
     ],
 )
 def test_what_cannot_be_loaded_is_said_in_one_line(

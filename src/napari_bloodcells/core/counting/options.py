@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from napari_bloodcells.core.images import DEFAULT_MAX_PIXELS
 
@@ -29,7 +31,7 @@ class CountOptions:
         Several devices (``cuda:0``, ``cuda:1``) with one process each, instead of ``device``.
     cluster : str or None
         Address of a dask scheduler, or ``local:N``.
-    threshold, find_threshold : float or None, 0 to 1
+    threshold, find_threshold : float or None, 0 to 1 (the second above 0 and below 1)
         Least confidence of a class and of a found box; None takes those of the models.
     um_per_pixel : float or None
         Scale of the images, where it is known better than it can be measured.
@@ -56,3 +58,14 @@ class CountOptions:
     max_pixels: int = DEFAULT_MAX_PIXELS
     cells_wanted: int | None = None
     anonymous: bool = False
+
+
+def max_pixels_of(run: Mapping[str, Any]) -> int:
+    """The ``max_pixels`` that a run was counted with, as its ``run.json`` says; else the default.
+
+    >>> max_pixels_of({"options": {"max_pixels": 7}}), max_pixels_of({}) == DEFAULT_MAX_PIXELS
+    (7, True)
+    """
+    options = run.get("options")
+    found = options.get("max_pixels") if isinstance(options, Mapping) else None
+    return found if isinstance(found, int) and found > 0 else DEFAULT_MAX_PIXELS

@@ -90,8 +90,8 @@ def _table_names() -> list[str]:
 
 def _folders(sources: Sources) -> tuple[set[Path], set[Path]]:
     """The folders that are counted, and those in which single files lie."""
-    single = isinstance(sources, (str, Path, np.ndarray))
-    listed = [sources] if single else list(sources.values() if isinstance(sources, Mapping) else sources)
+    values = sources.values() if isinstance(sources, Mapping) else sources
+    listed = [values] if isinstance(values, (str, Path, np.ndarray)) else list(values)
     given = [Path(e) for e in listed if isinstance(e, (str, Path)) and not is_address(e)]
     folders = {Path(os.path.realpath(path)) for path in given if path.is_dir()}
     return folders, {Path(os.path.realpath(path.parent)) for path in given if not path.is_dir()}

@@ -7,14 +7,16 @@ again, one at a time, so a long run holds none of them; nothing of the original'
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_bloodcells.core.counting.options import max_pixels_of
 from napari_bloodcells.core.counting.shards import write_or_tell
-from napari_bloodcells.core.errors import BloodcellsError, Cancelled
+from napari_bloodcells.core.errors import BloodcellsError, Cancelled, DataWarning
 from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 from napari_bloodcells.core.slides import is_slide, open_slide
 
@@ -44,10 +46,16 @@ def write_overlays(result: CountResult, folder: Path, progress: Progress | None 
     ------
     OutputError
         A picture cannot be written.
+
+    Warns
+    -----
+    DataWarning
+        For an image that cannot be read any more.
     """
     from napari_bloodcells.core.images import read_image
 
     progress = progress or Silent()
+    limit = max_pixels_of(result.run)
     read = result.images[result.images["status"] == "ok"]
     by_image = dict(tuple(result.cells.groupby("image", sort=False)))
     colors = result.scheme.colors
@@ -63,10 +71,11 @@ def write_overlays(result: CountResult, folder: Path, progress: Progress | None 
             elif is_slide(source):
                 drawn = None if area is None else _overview(source, area, cells, colors, progress)
             else:
-                drawn = draw_overlay(read_image(source), cells, colors)
+                drawn = draw_overlay(read_image(source, max_pixels=limit), cells, colors)
         except Cancelled:
             raise
-        except BloodcellsError:  # it has gone since it was counted
+        except BloodcellsError as error:  # it has gone since it was counted, say
+            warnings.warn(f"{name}: is not drawn ({error})", DataWarning, stacklevel=2)
             drawn = None
         if drawn is not None:
             place = folder / safe_name(name if area is None else f"{name}-overview")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from napari_bloodcells.core.errors import UsageError
 from napari_bloodcells.core.images import DEFAULT_MAX_PIXELS
+from napari_bloodcells.core.localize.base import check_find_threshold
 
 BOX_CHOICES = ("auto", "xml", "find", "classical", "whole")
 STAGES = ("read", "localize", "crop", "classify")
@@ -85,9 +86,9 @@ def check_setup(setup: CounterSetup) -> None:
     """Refuse values that cannot be meant, before anything heavy is loaded."""
     if setup.boxes not in BOX_CHOICES and not Path(setup.boxes).is_dir():
         raise UsageError(f"boxes must be {', '.join(BOX_CHOICES)} or the folder of a localizer, not {setup.boxes!r}.")
-    for name, value in (("threshold", setup.threshold), ("find_threshold", setup.find_threshold)):
-        if value is not None and not 0 <= value <= 1:
-            raise UsageError(f"{name} must lie between 0 and 1, not at {value:g}.")
+    if setup.threshold is not None and not 0 <= setup.threshold <= 1:
+        raise UsageError(f"threshold must lie between 0 and 1, not at {setup.threshold:g}.")
+    check_find_threshold(setup.localizer, setup.find_threshold)
     if setup.um_per_pixel is not None and not 0.005 <= setup.um_per_pixel <= 5:
         raise UsageError(f"um_per_pixel must lie between 0.005 and 5 um, not at {setup.um_per_pixel:g}.")
     if setup.max_pixels < 1:

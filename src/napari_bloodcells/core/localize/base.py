@@ -76,6 +76,16 @@ class Localizer(Protocol):
         """Find the cells of ``image`` (H, W, 3) uint8 RGB; ``um_per_pixel`` overrules the measured scale."""
 
 
+def check_find_threshold(localizer: str, threshold: float | None) -> None:
+    """Raise ``UsageError`` for a threshold that ``localizer`` cannot take: 0, 1 or beyond, or any by the classical."""
+    if threshold is None:
+        return
+    if not 0 < threshold < 1:
+        raise UsageError(f"find_threshold must lie between 0 and 1 (neither of them), not at {threshold:g}.")
+    if localizer == "classical":
+        raise UsageError("find_threshold is for a trained localizer; the classical one has none: leave it out.")
+
+
 def check_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return ``image`` if it is (H, W, 3) uint8 RGB, else raise ``UsageError``."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:

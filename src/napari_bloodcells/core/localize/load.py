@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from napari_bloodcells.core.errors import UsageError
-from napari_bloodcells.core.localize.base import Localizer
+from napari_bloodcells.core.localize.base import Localizer, check_find_threshold
 
 NAMES = ("default", "find", "classical")
 
@@ -20,13 +20,13 @@ def load_localizer(name: str | Path = "default", device: str = "cpu", threshold:
     device
         Where the network runs (``cpu``, ``cuda``, ``mps``); the classical one always runs on the CPU.
     threshold
-        Score from which a white cell is reported, 0 to 1; None takes the one chosen on validation data for a recall
-        of 0.99.  The classical localizer takes no threshold but its own.
+        Score from which a white cell is reported, above 0 and below 1; None takes the one chosen on validation data for
+        a recall of 0.99.  The classical localizer takes no threshold but its own.
 
     Raises
     ------
     UsageError
-        For a threshold outside 0 to 1 or an unknown name.
+        For a threshold that is not above 0 and below 1, or for the classical localizer; for an unknown name.
     BundleError
         For a folder that holds no localizer, or a damaged one.
 
@@ -35,8 +35,7 @@ def load_localizer(name: str | Path = "default", device: str = "cpu", threshold:
     >>> load_localizer("classical").name
     'classical'
     """
-    if threshold is not None and not 0 < threshold < 1:
-        raise UsageError(f"The threshold of a localizer lies between 0 and 1, not at {threshold}.")
+    check_find_threshold(str(name), threshold)
     if str(name) == "classical":
         from napari_bloodcells.core.localize.classical import ClassicalLocalizer
 

@@ -7,6 +7,7 @@ with or without a reviewer's corrections; what follows does not know which.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,8 +23,11 @@ from napari_bloodcells.core.counting.cellstable import (
     probability_columns,
     read_cells,
 )
+from napari_bloodcells.core.counting.options import max_pixels_of
 from napari_bloodcells.core.counting.output import read_table
-from napari_bloodcells.core.errors import ImageError, UsageError
+from napari_bloodcells.core.errors import DataWarning, ImageError, UsageError
+from napari_bloodcells.core.files import display_name
+from napari_bloodcells.core.images import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +86,9 @@ def from_result(result: Any, images: Loader | Mapping[str, Any] | Path | None = 
     model = getattr(result, "model", None) if model is None else model
     images = getattr(result, "root", None) if images is None else images
     scheme = getattr(model, "class_scheme", None) or scheme_of(result.cells)
-    return ReportInput(result.cells, result.images, scheme, dict(result.run), confusion_of(model), loader(images))
+    run = dict(result.run)
+    load = loader(images, max_pixels_of(run))
+    return ReportInput(result.cells, result.images, scheme, run, confusion_of(model), load)
 
 
 def confusion_of(model: Any) -> NDArray[np.int64] | None:
@@ -131,7 +137,7 @@ def from_folder(folder: Path, images: Path | None = None, corrections: Sequence[
         except ValueError as error:
             raise UsageError(f"{folder.name}/run.json: is not JSON ({error}).") from error
     base = images if images is not None else _counted_folder(run)
-    found = ReportInput(cells, table, scheme_of(cells), run, None, loader(base))
+    found = ReportInput(cells, table, scheme_of(cells), run, None, loader(base, max_pixels_of(run)))
     return with_model(found)
 
 
@@ -197,16 +203,16 @@ def scheme_of(cells: pd.DataFrame) -> ClassScheme:
     return parse_scheme({"name": "table", "classes": listed or [{"name": "white blood cell"}]}, "cells.csv")
 
 
-def loader(images: Loader | Mapping[str, Any] | Path | None) -> Loader:
-    """A ``Loader`` from whatever a caller has (see ``from_result``)."""
+def loader(images: Loader | Mapping[str, Any] | Path | None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loader:
+    """A ``Loader`` from whatever a caller has (see ``from_result``); of files no more than ``max_pixels`` are read."""
     if images is None:
         return no_images
     if isinstance(images, Mapping):
         held = images
-        return lambda name: _pixels(held.get(name))
+        return lambda name: _pixels(held.get(name), max_pixels)
     if isinstance(images, Path):
         root = images
-        return lambda name: _pixels(_inside(root, name))
+        return lambda name: _pixels(_inside(root, name), max_pixels)
     return images
 
 
@@ -216,13 +222,15 @@ def _inside(root: Path, name: str) -> Path | None:
     return path if path.resolve().is_relative_to(root.resolve()) or path.is_symlink() else None
 
 
-def _pixels(source: Any) -> NDArray[np.uint8] | Slide | None:
+def _pixels(source: Any, max_pixels: int) -> NDArray[np.uint8] | Slide | None:
     from napari_bloodcells.core.images import read_image
     from napari_bloodcells.core.slides import is_slide, open_slide
 
     if source is None or isinstance(source, np.ndarray):
         return source
     try:
-        return open_slide(Path(source)) if is_slide(source) else read_image(Path(source))
-    except (ImageError, OSError):
+        return open_slide(Path(source)) if is_slide(source) else read_image(Path(source), max_pixels=max_pixels)
+    except (ImageError, OSError) as error:
+        if Path(source).exists():  # one that is not there has no picture; one that is should have
+            warnings.warn(f"{display_name(source)}: has no picture ({error})", DataWarning, stacklevel=2)
         return None
