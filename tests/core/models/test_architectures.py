@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -48,6 +49,20 @@ def test_a_network_gives_one_logit_a_class(name: str) -> None:
     assert logits.shape == (2, 7)
     assert torch.isfinite(logits).all()
     assert torch.equal(module.head(module.features(torch.zeros(1, 3, *size))), module(torch.zeros(1, 3, *size)))
+
+
+@pytest.mark.parametrize("name", architecture_names())
+def test_a_network_takes_another_head_and_the_original_keeps_its_own(name: str) -> None:
+    """Whatever its constructor asks for: ``calibrate`` makes its models so."""
+    module = architecture(name).skeleton(3)
+    old, width = module.head, module.head.in_features
+    other = module.with_head(np.full((5, width), 0.5), np.arange(5.0))
+    assert type(other) is type(module)
+    assert (other.body, module.head) == (module.body, old)
+    assert other.head.weight.shape == (5, width)
+    assert other.head.bias.tolist() == [0, 1, 2, 3, 4]
+    assert [key for key, _ in other.named_parameters()] == [key for key, _ in module.named_parameters()]
+    assert len(other.l1_parameters()) == len(module.l1_parameters())
 
 
 def test_vgg16_gives_one_logit_a_class_from_flattened_features() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import cast
 
 import numpy as np
@@ -38,12 +39,14 @@ class Classifier(nn.Module):
         return cast(Tensor, self.head(self.features(images)))
 
     def with_head(self, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> Classifier:
-        """The same body under a last layer of its own: ``weight`` (C, D), ``bias`` (C,)."""
+        """The same network, body and all, under a last layer of its own: ``weight`` (C, D), ``bias`` (C,)."""
         head = nn.Linear(weight.shape[1], weight.shape[0])
         with torch.no_grad():
             head.weight.copy_(torch.from_numpy(weight))
             head.bias.copy_(torch.from_numpy(bias))
-        return type(self)(self.body, head)
+        other = copy.copy(self)  # whatever arguments the architecture was built with
+        other._modules = {**self._modules, "head": head}
+        return other
 
     def l1_parameters(self) -> tuple[Tensor, ...]:
         """The weights that the publication put an L1 penalty on; the strength is the recipe's."""
