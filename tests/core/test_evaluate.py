@@ -14,12 +14,16 @@ from PIL import Image
 from napari_bloodcells.core.bundle import load_model
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.count import count
+from napari_bloodcells.core.counting.cellstable import write_cells
+from napari_bloodcells.core.counting.options import CountOptions
 from napari_bloodcells.core.crops import CropSpec, cut_crops
-from napari_bloodcells.core.datasets import DataSet, Sample
+from napari_bloodcells.core.datasets import DataSet, Sample, load_dataset
 from napari_bloodcells.core.errors import DataSetError, OutputError, UsageError
 from napari_bloodcells.core.evaluate import evaluate, match_box
 from napari_bloodcells.core.images import read_image
 from napari_bloodcells.core.model import Model
+from napari_bloodcells.core.voc import write_voc
+from napari_bloodcells.synthetic import SmearSettings, draw_smear
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +95,47 @@ def test_a_whole_image_is_cut_alike_in_evaluation_and_count(model: Model, tmp_pa
     assert [counted[f"p_{name}"] for name in model.info.class_names] == pytest.approx(evaluated, abs=1e-4)
     whole = [counted[side] for side in ("x_min", "y_min", "x_max", "y_max")] == [0, 0, 120, 90]
     assert whole == (scale == "image")
+
+
+@pytest.fixture
+def white_only(tmp_path: Path) -> Path:
+    """A folder with one drawn field at 0.2 um a pixel, whose VOC XML has boxes of white cells only."""
+    kinds = ("neutrophil", "lymphocyte", "monocyte")
+    smear = draw_smear(5, SmearSettings(width=480, height=360, um_per_pixel=0.2, cells=kinds))
+    folder = tmp_path / "fields"
+    folder.mkdir()
+    Image.fromarray(smear.image).save(folder / "f.png")
+    write_voc(folder / "f.xml", smear.boxes, image="f.png", width=480, height=360)
+    return folder
+
+
+def test_a_field_without_red_boxes_is_cut_alike_in_evaluation_and_count(model: Model, white_only: Path) -> None:
+    evaluated = evaluate(model, white_only).probabilities
+    counted = count(white_only, model, "xml", "cpu")
+    columns = [f"p_{name}" for name in model.info.class_names]
+    assert np.array_equal(counted.cells[columns].to_numpy(), evaluated.astype(float).round(4))
+    (field,) = load_dataset(white_only).fields
+    unmeasured = cut_crops(read_image(field.image), field.boxes.xyxy, model.info.crop)
+    assert not np.allclose(model.predict(unmeasured).probabilities, evaluated)
+
+
+def test_a_corrected_table_takes_its_scale_from_the_count_beside_it(
+    model: Model, white_only: Path, tmp_path: Path
+) -> None:
+    """Also where the scale was given by hand; what nobody looked at is no label."""
+    counted = count(white_only, model, "xml", "cpu", options=CountOptions(um_per_pixel=0.15))
+    cells = counted.cells.assign(**{"class": "monocyte", "reviewed": [True, False, True]})
+    folder = tmp_path / "corrected"
+    folder.mkdir()
+    (folder / "f.png").write_bytes((white_only / "f.png").read_bytes())
+    write_cells(cells, folder / "cells.csv")
+    assert {s.um_per_pixel for s in load_dataset(folder).samples} == {None}
+    counted.images.to_csv(folder / "images.csv", index=False)
+    data = load_dataset(folder)
+    assert {s.um_per_pixel for s in data.samples} == {0.15}
+    assert [s.sure for s in data.samples] == [True, False, True]
+    columns = [f"p_{name}" for name in model.info.class_names]
+    assert evaluate(model, data).probabilities == pytest.approx(cells[columns].to_numpy()[[0, 2]], abs=1e-3)
 
 
 def test_what_is_left_out_is_said(model: Model, field: tuple[Path, list[tuple[float, float, float, float]]]) -> None:

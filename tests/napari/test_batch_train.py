@@ -88,6 +88,10 @@ def test_reviewed_cells_of_journals_become_a_data_set(make_review: Any, tmp_path
     data = folder_data(tmp_path)
     assert [(s.image.name, s.label) for s in data.samples] == [("a.jpg", "basophil"), ("a.jpg", "lymphocyte")]
     assert data.samples[0].box == review.cell(1).box
+    assert {s.um_per_pixel for s in data.samples} == {None}
+    review.info["um_per_pixel"] = [0.08]
+    journal.start()
+    assert {s.um_per_pixel for s in folder_data(tmp_path).samples} == {0.08}
 
 
 def test_a_folder_without_journals_is_left_to_the_core(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from napari_bloodcells.napari.count_form import (
     form_of,
     scale_choice,
 )
+from napari_bloodcells.napari.counting import scales_of
 from napari_bloodcells.napari.fields import METADATA
 from napari_bloodcells.napari.folder_choice import FolderChoice
 from napari_bloodcells.napari.quiet_import import load_torch
@@ -156,8 +157,13 @@ class BatchWidget(QWidget):
             return
         image = self.viewer.add_image(data, **keywords)
         cells = self.result.cells
-        info = {"model": self.result.run["model"], "sizes": keywords["metadata"][METADATA]["sizes"]}
-        info["fields"] = image_records(self.result.images[self.result.images["image"] == name])
+        images = self.result.images[self.result.images["image"] == name]
+        info = {
+            "model": self.result.run["model"],
+            "sizes": keywords["metadata"][METADATA]["sizes"],
+            "um_per_pixel": scales_of(images),
+            "fields": image_records(images),
+        }
         review = review_of_frame(cells[cells["image"] == name], [name], self.result.scheme, info=info)
         shapes, keywords = cell_layer_data(review, f"{image.name} cells", False, image)
         self.viewer.add_shapes(shapes or None, **keywords)

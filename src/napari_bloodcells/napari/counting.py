@@ -6,6 +6,7 @@ what has no file is given as arrays.  Images too large to be looked at in one pi
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -115,13 +116,23 @@ def count_fields(fields: Fields, request: CountRequest, progress: Progress, shel
             sources = {name: fields.read(i) for i, name in enumerate(fields.names)}
         result = count(sources, model, request.boxes, request.device, progress, options)
         cells, images = _renamed(result, fields)
-    info = {"model": result.run["model"], "boxes": request.boxes, "sizes": [list(s) for s in fields.sizes]}
-    info["fields"] = image_records(images)
+    info = {
+        "model": result.run["model"],
+        "boxes": request.boxes,
+        "sizes": [list(s) for s in fields.sizes],
+        "um_per_pixel": scales_of(images),
+        "fields": image_records(images),
+    }
     review = Review(result.scheme, fields.names, frame_cells(cells, result.scheme, fields.names), info=info)
     failed = tuple(str(s) for s in images["status"] if s != OK)
     if len(failed) == len(fields):
         raise BloodcellsError(failed[0])
     return Counted(review, failed)
+
+
+def scales_of(images: pd.DataFrame) -> list[float | None]:
+    """Micrometers per pixel of each image of an ``images`` table, None where it is not known."""
+    return [None if math.isnan(scale) else float(scale) for scale in images["um_per_pixel"]]
 
 
 def classify_boxes(
@@ -185,14 +196,16 @@ def _count_tiles(
     for index, name in enumerate(fields.names):
         tiles = tile_image(fields, index)
         progress.start(f"tiles of {name}", len(tiles))
-        parts, bad = [], []
+        parts, scales, bad = [], [], []
         for first in range(0, len(tiles), TILES_AT_ONCE):
             sources = {tile.name: tile.read() for tile in tiles[first : first + TILES_AT_ONCE]}
             result = count(sources, model, boxes, request.device, Stoppable(progress), _options(request))
             progress.advance(f"tiles of {name}", len(sources))
             parts.append(result.cells)
+            scales.append(result.images["um_per_pixel"])
             bad += [s for s in result.images["status"] if s != OK]
         tables.append(join_tiles(pd.concat(parts, ignore_index=True), tiles).assign(image=name))
-        images.append({"image": name, "status": bad[0] if len(bad) == len(tiles) else OK})
+        status = bad[0] if len(bad) == len(tiles) else OK
+        images.append({"image": name, "status": status, "um_per_pixel": pd.concat(scales).median()})
     assert result is not None
     return result, pd.concat(tables, ignore_index=True), pd.DataFrame(images)

@@ -25,16 +25,21 @@ _LOG = logging.getLogger(__name__)
 def reviewed_samples(review: Review, files: dict[str, Path]) -> list[Sample]:
     """The reviewed cells of one review whose class is one of the scheme; ``files`` gives the photograph of a field.
 
-    Cells of one photograph form a group, so that training never tests on a neighbor.
+    Cells of one photograph form a group, so that training never tests on a neighbor.  They keep the scale at which
+    they were counted, where the review tells it.
     """
     from napari_bloodcells.core.datasets.base import Sample
 
+    scales = dict(zip(review.images, review.info.get("um_per_pixel", ()), strict=False))
     samples = []
     for cell in review.cells:
-        file = files.get(review.images[cell.image])
+        name = review.images[cell.image]
+        file = files.get(name)
         if file is None or not cell.reviewed or cell.name not in review.scheme.names:
             continue
-        samples.append(Sample(file, cell.box, cell.name, f"reviewed:{file.name}", "reviewed"))
+        samples.append(
+            Sample(file, cell.box, cell.name, f"reviewed:{file.name}", "reviewed", um_per_pixel=scales.get(name))
+        )
     return samples
 
 
@@ -54,7 +59,7 @@ def open_layers_data(layers: LayerList) -> DataSet:
         if layer.__class__.__name__ != "Shapes" or not {"image", "cell", "class", "reviewed"} <= set(layer.features):
             continue
         known = layer.metadata.get(METADATA, {})
-        review = review_of_frame(layer.features, list(known.get("images", ())) or None)
+        review = review_of_frame(layer.features, list(known.get("images", ())) or None, info=known)
         image = images.get(known.get("image_layer", ""))
         if image is None:
             _LOG.info("%s: its image is not open; left out.", layer.name)

@@ -103,6 +103,12 @@ def test_bytes_in_another_encoding_are_named(tmp_path: Path) -> None:
         read_cells(tmp_path / "mine.csv")
 
 
+def test_reviewed_is_written_as_0_or_1(tmp_path: Path) -> None:
+    path = write_cells(_cells().assign(reviewed=[True, False, True]), tmp_path / "cells.csv")
+    assert [row["reviewed"] for row in csv.DictReader(io.StringIO(path.read_text()))] == ["1", "0", "1"]
+    assert read_cells(path)["reviewed"].tolist() == [True, False, True]
+
+
 def test_a_table_as_a_spreadsheet_saves_it_is_read(tmp_path: Path) -> None:
     head = "\ufeff image ,cell,x_min,y_min,x_max,y_max,class,p_neutrophil,reviewed"
     text = f"{head}\r\n\r\na,1,0,0,3,4.5,neutrophil,,TRUE\r\n"

@@ -16,6 +16,7 @@ from napari_bloodcells.core.errors import Cancelled
 from napari_bloodcells.core.progress import Silent
 from napari_bloodcells.core.training import pack
 from napari_bloodcells.core.training.pack import pack_crops
+from napari_bloodcells.synthetic import SmearSettings, draw_smear
 
 SPEC = CropSpec(size=24)
 SCHEME = load_scheme("wbc5")
@@ -86,8 +87,33 @@ def test_a_stopped_packing_leaves_nothing_behind(dataset, tmp_path):
     assert not list(tmp_path.glob("cache/packs/*"))
 
 
-def test_a_known_source_has_its_scale_whatever_the_size_of_its_images():
-    sample = Sample(Path("x.jpg"), None, "neutrophil", "pbc:1", "pbc")
-    small, large = np.zeros((224, 224, 3), np.uint8), np.zeros((363, 360, 3), np.uint8)
-    widths = [pack.sample_scale(sample, image) * image.shape[1] for image in (small, large)]
-    assert widths == pytest.approx([37.3, 37.3])
+@pytest.mark.parametrize(
+    ("source", "width", "height", "um"),
+    [
+        ("pbc", 224, 224, 37.3),
+        ("pbc", 360, 363, 37.3),
+        ("pbc", 366, 369, 37.3),
+        ("jtsc", 88, 120, 22.2),
+        ("chula", 1440, 900, 145.5),
+        ("pbc", 640, 480, None),
+        ("bccd", 1280, 960, None),
+        ("mine", 224, 224, None),
+    ],
+)
+def test_a_known_source_has_its_scale_where_its_images_have_its_size(source, width, height, um):
+    sample = Sample(Path("x.jpg"), None, "neutrophil", f"{source}:1", source)
+    scale = pack.sample_scale(sample, np.zeros((height, width, 3), np.uint8))
+    assert scale == (None if um is None else pytest.approx(um / width))
+
+
+def test_a_field_is_measured_and_a_picture_of_one_cell_is_not(tmp_path):
+    """0.2 um a pixel, and no red cell is boxed; the same picture taken as one cell keeps its 14 um."""
+    smear = draw_smear(3, SmearSettings(width=320, height=240, um_per_pixel=0.2, cells=2))
+    Image.fromarray(smear.image).save(tmp_path / "f.png")
+    boxes = [tuple(map(float, box)) for box in smear.boxes.xyxy]
+    samples = [Sample(tmp_path / "f.png", box, "neutrophil", "g", "mine") for box in [*boxes, (0.0, 0.0, 320.0, 240.0)]]
+    data = DataSet("mine", tmp_path, tuple(samples), "voc")
+    extent = pack_crops(data, SPEC, SCHEME, cache=tmp_path / "cache").extent.tolist()
+    longest = [max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes]
+    assert extent[:2] == pytest.approx([side * 0.2 / 20 * 24 for side in longest], rel=0.12)
+    assert extent[2] == pytest.approx(14 / 20 * 24)

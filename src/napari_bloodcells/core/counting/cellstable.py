@@ -107,6 +107,8 @@ def cells_csv(cells: pd.DataFrame, *, header: bool = True) -> str:
             rounded[name] = [_pixel(value) for value in cells[name]]
         elif name in ("confidence", "distance") or str(name).startswith(PROBABILITY_PREFIX):
             rounded[name] = cells[name].astype("float64").round(PROBABILITY_DECIMALS)
+        elif name == "reviewed":
+            rounded[name] = cells[name].astype("int64")
     plain = [name for name in rounded.columns if name not in BOX_COLUMNS]
     safe = neutralize_frame(rounded[plain])
     safe = safe.set_axis(plain, axis=1)

@@ -44,7 +44,7 @@ class Sample:
     sure : bool
         Whether the label is beyond doubt, as far as the source says; train on the sure ones.
     um_per_pixel : float or None
-        Scale from the red cells boxed in the same field, None where there are none.
+        Scale of the field where it is known: from its boxed red cells, or as it was counted.
     detail : str or None
         A finer type that the source tells (``band neutrophil``), used by schemes that have it as a class.
     """

@@ -2,6 +2,9 @@
 
 The type stands in ``label`` or ``class``, or in ``reader_1`` and ``reader_2`` where two people read the cell; ``sure``
 says yes or no.  Readers who do not agree give no label, and a cell that is not sure is kept, but marked.
+
+A count's corrected ``cells.csv`` is such a table too: sure is what a person looked at (``reviewed``).  The scale of its
+fields is that of the count where its ``images.csv`` lies beside it, else that of the boxed red cells.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from napari_bloodcells.core.errors import ImageError
 from napari_bloodcells.core.images import image_size
 
 _CORNERS = ("x min", "y min", "x max", "y max")
+_NO = ("no", "n", "0", "0.0", "false", "")
+_SCALE = "um per pixel"
+_POSSIBLE_SCALE = (0.005, 5.0)
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ def typed_boxes(folder: Folder) -> dict[Path, list[TypedBox]]:
             other = row.get("reader 2")
             if other is not None and class_column == "reader 1" and (other or None) != label:
                 label = None
-            sure = row.get("sure", "yes").casefold() not in ("no", "n", "0", "false")
+            sure = all(row.get(name, "yes").casefold() not in _NO for name in ("sure", "reviewed"))
             found[image].append(TypedBox(box, label, sure))
     return dict(found)
 
@@ -62,6 +68,7 @@ def read(folder: Folder) -> DataSet | None:
     typed = typed_boxes(folder)
     if not typed:
         return None
+    counted = _counted_scales(folder)
     samples: list[Sample] = []
     fields: list[FieldTruth] = []
     drawn = frozenset(box_kind(t.label or "WBC") or "WBC" for boxes in typed.values() for t in boxes)
@@ -78,13 +85,30 @@ def read(folder: Folder) -> DataSet | None:
         boxes = Boxes(np.array([t.box for t in rows], np.float32), kinds, source="table")
         group, split = folder.grouping.of(image), folder.split(image)
         fields.append(FieldTruth(image, boxes, group, split, drawn))
-        um_per_pixel = scale_of_red_cells(boxes.named("RBC"), height, width)
+        um_per_pixel = counted.get((image, width, height)) or scale_of_red_cells(boxes.named("RBC"), height, width)
         for row, kind in zip(rows, kinds, strict=True):
             if kind == "WBC":
                 label = row.label if row.label and box_kind(row.label) is None else None
                 name = folder.label(label)
                 samples.append(Sample(image, row.box, name, group, folder.name, split, row.sure, um_per_pixel, label))
     return DataSet(folder.name, folder.root, tuple(samples), "boxes", tuple(fields), tuple(folder.problems))
+
+
+def _counted_scales(folder: Folder) -> dict[tuple[Path, int, int], float]:
+    """Micrometers per pixel from the ``images.csv`` of a count, by image with its width and height."""
+    found: dict[tuple[Path, int, int], float] = {}
+    for _, rows in folder.tables:
+        if not rows or not {"image", _SCALE, "width", "height"} <= set(rows[0]):
+            continue
+        for row in rows:
+            image = folder.index.find(row["image"])
+            try:
+                scale, size = float(row[_SCALE]), (int(row["width"]), int(row["height"]))
+            except ValueError:  # not measured, or not read
+                continue
+            if image is not None and _POSSIBLE_SCALE[0] <= scale <= _POSSIBLE_SCALE[1]:
+                found[image, *size] = scale
+    return found
 
 
 def _corners(row: dict[str, str]) -> tuple[float, float, float, float] | None:

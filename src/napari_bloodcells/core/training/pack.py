@@ -2,8 +2,9 @@
 
 Trainings read the same cells hundreds of times; decoding them each time would take longer than the network.
 ``pack_crops`` reads each photograph once, cuts its cells as counting does (``crops.py``) and keeps the result in the
-user's cache folder under a key of everything that went in: files, boxes, labels, crop settings.  An entry is written
-under another name and renamed, so a pack that is there is whole.
+user's cache folder under a key of everything that went in: files, boxes, scales, crop settings, and the localizer where
+it has to measure a scale: that of a field with boxes of which no scale is known, as ``count --boxes xml`` does.  An
+entry is written under another name and renamed, so a pack that is there is whole.
 """
 
 from __future__ import annotations
@@ -33,13 +34,38 @@ from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 if TYPE_CHECKING:
     from napari_bloodcells.core.classes import ClassScheme
     from napari_bloodcells.core.datasets import DataSet, Sample
+    from napari_bloodcells.core.localize.learned import LearnedLocalizer
 
-IMAGE_WIDTH_UM = {"pbc": 37.3, "jtsc": 22.2, "cellavision": 27.3, "chula": 145.5, "bccd": 46.7, "raabin": 33.2}
-"""Width in micrometers of one image of the published sources, measured once on their red cells (7.5 um; for ``jtsc``,
-where a cut cell shows hardly any, on its white cells against those of the others).  A measured scale of the field
-itself goes first."""
 
-_VERSION = 3
+@dataclass(frozen=True)
+class KnownImages:
+    """The images of a published source, all at one scale: ``width_um`` across, ``sizes`` (width, height) in pixels.
+
+    ``slack`` is by how many pixels their sides differ from these.
+    """
+
+    width_um: float
+    sizes: tuple[tuple[int, int], ...]
+    slack: int = 0
+
+    def fits(self, height: int, width: int) -> bool:
+        """Whether an image of ``height`` x ``width`` pixels can be one of them."""
+        return any(abs(width - w) <= self.slack and abs(height - h) <= self.slack for w, h in self.sizes)
+
+
+KNOWN_IMAGES = {
+    "pbc": KnownImages(37.3, ((224, 224), (360, 363)), 8),
+    "jtsc": KnownImages(22.2, ((120, 120),), 32),
+    "cellavision": KnownImages(27.3, ((300, 300),)),
+    "chula": KnownImages(145.5, ((960, 600), (1440, 900))),
+    "bccd": KnownImages(46.7, ((640, 480),)),
+    "raabin": KnownImages(33.2, ((575, 575),)),
+}
+"""The published sources' images, as published and as smaller copies, their width measured once on their red cells (7.5
+um; for ``jtsc``, where a cut cell shows hardly any, on its white cells against those of the others).  A folder of that
+name whose images have another size is somebody's own; a measured scale of the field itself goes first."""
+
+_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -97,8 +123,9 @@ def pack_crops(
         When the user stops; nothing is kept then.
     """
     labels = torch.tensor([_label(s, scheme) for s in dataset.samples], dtype=torch.int64)
-    place = (cache or _cache_folder()) / "packs" / _key(dataset, spec)
-    crops, extent = _load(place) or _cut_and_keep(dataset, spec, progress or Silent(), place)
+    localizer = _localizer_for(dataset, spec)
+    place = (cache or _cache_folder()) / "packs" / _key(dataset, spec, localizer)
+    crops, extent = _load(place) or _cut_and_keep(dataset, spec, progress or Silent(), place, localizer)
     samples = dataset.samples
     return CropPack(
         crops,
@@ -115,8 +142,24 @@ def sample_scale(sample: Sample, image: NDArray[np.uint8]) -> float | None:
     """Micrometers per pixel of the photograph of ``sample``: measured in it, known of its source, or None."""
     if sample.um_per_pixel is not None:
         return sample.um_per_pixel
-    width_um = IMAGE_WIDTH_UM.get(sample.source)
-    return None if width_um is None else width_um / image.shape[1]
+    known = KNOWN_IMAGES.get(sample.source)
+    height, width = image.shape[:2]
+    return known.width_um / width if known is not None and known.fits(height, width) else None
+
+
+def _localizer_for(dataset: DataSet, spec: CropSpec) -> LearnedLocalizer | None:
+    """The default localizer where cells of the data set may have to be measured by it."""
+    if spec.scale != "um" or all(s.box is None or s.um_per_pixel is not None for s in dataset.samples):
+        return None
+    from napari_bloodcells.core.localize.learned import load_learned
+
+    return load_learned()
+
+
+def _is_whole(box: tuple[float, float, float, float], image: NDArray[np.uint8]) -> bool:
+    """Whether a box is the whole image: a picture of a single cell, in which no scale can be measured."""
+    height, width = image.shape[:2]
+    return box[0] < 1 and box[1] < 1 and box[2] > width - 1 and box[3] > height - 1
 
 
 def _label(sample: Sample, scheme: ClassScheme) -> int:
@@ -127,7 +170,9 @@ def _label(sample: Sample, scheme: ClassScheme) -> int:
     return -1
 
 
-def _cut_and_keep(dataset: DataSet, spec: CropSpec, progress: Progress, place: Path) -> tuple[Tensor, Tensor]:
+def _cut_and_keep(
+    dataset: DataSet, spec: CropSpec, progress: Progress, place: Path, localizer: LearnedLocalizer | None
+) -> tuple[Tensor, Tensor]:
     crops = torch.empty((len(dataset), 3, spec.size, spec.size), dtype=torch.uint8)
     extent = torch.empty(len(dataset))
     task = f"cropping {dataset.name}"
@@ -139,7 +184,7 @@ def _cut_and_keep(dataset: DataSet, spec: CropSpec, progress: Progress, place: P
         for start in range(0, len(photographs), pending):
             check_cancelled(progress)
             part = photographs[start : start + pending]
-            for cells, (cut, sides) in zip(part, pool.map(lambda c: _cut_one(c, spec), part), strict=True):
+            for cells, (cut, sides) in zip(part, pool.map(lambda c: _cut_one(c, spec, localizer), part), strict=True):
                 at = [i for i, _ in cells]
                 crops[at], extent[at] = cut, sides
                 progress.advance(task, len(cells))
@@ -147,18 +192,34 @@ def _cut_and_keep(dataset: DataSet, spec: CropSpec, progress: Progress, place: P
     return crops, extent
 
 
-def _cut_one(cells: Sequence[tuple[int, Sample]], spec: CropSpec) -> tuple[Tensor, Tensor]:
+def _cut_one(
+    cells: Sequence[tuple[int, Sample]], spec: CropSpec, localizer: LearnedLocalizer | None
+) -> tuple[Tensor, Tensor]:
     """The crops of the cells of one photograph."""
     image = read_image(cells[0][1].image)
     cut, sides = [], []
-    for _, sample in cells:
+    for (_, sample), scale in zip(cells, _scales(cells, image, localizer), strict=True):
         box = box_of_image(image, spec.scale) if sample.box is None else np.asarray(sample.box, np.float32)
-        scale = sample_scale(sample, image)
         longest = float(max(box[2] - box[0], box[3] - box[1]))
         um = longest * scale if scale is not None else WBC_BOX_UM
         cut.append(cut_crops(image, box[None], spec, scale))
         sides.append(um * spec.size / spec.side_um if spec.scale == "um" else spec.size / spec.context)
     return torch.cat(cut), torch.tensor(sides, dtype=torch.float32)
+
+
+def _scales(
+    cells: Sequence[tuple[int, Sample]], image: NDArray[np.uint8], localizer: LearnedLocalizer | None
+) -> list[float | None]:
+    """Micrometers per pixel for each cell of one photograph, measured where it is a field of which none is known."""
+    known = [sample_scale(sample, image) for _, sample in cells]
+    asked = [
+        scale is None and sample.box is not None and not _is_whole(sample.box, image)
+        for (_, sample), scale in zip(cells, known, strict=True)
+    ]
+    if localizer is None or not any(asked):
+        return known
+    measured = localizer.find(image).um_per_pixel
+    return [measured if ask else scale for ask, scale in zip(asked, known, strict=True)]
 
 
 def _cache_folder() -> Path:
@@ -170,8 +231,11 @@ def _cache_folder() -> Path:
     return Path(pooch.os_cache("napari-bloodcells"))
 
 
-def _key(dataset: DataSet, spec: CropSpec) -> str:
-    digest = hashlib.sha256(json.dumps([_VERSION, asdict(spec), IMAGE_WIDTH_UM], sort_keys=True).encode())
+def _key(dataset: DataSet, spec: CropSpec, localizer: LearnedLocalizer | None) -> str:
+    known = {name: asdict(images) for name, images in KNOWN_IMAGES.items()}
+    digest = hashlib.sha256(json.dumps([_VERSION, asdict(spec), known], sort_keys=True).encode())
+    if localizer is not None:
+        digest.update(localizer.info.model_dump_json().encode())
     for sample in dataset.samples:
         found = sample.image.stat()
         entry: list[Any] = [str(sample.image.resolve()), found.st_size, found.st_mtime_ns]
