@@ -124,6 +124,44 @@ def test_blank_lines_of_yolo_are_passed_over_and_an_empty_list_of_names_is_none(
     assert any("no classes.txt: taken are" in problem for problem in load_dataset(tmp_path).problems)
 
 
+def test_polygons_of_yolo_are_taken_by_their_bounding_boxes(tmp_path: Path) -> None:
+    text = tmp_path / "a.txt"
+    lines = ["0 0.5 0.5 0.2 0.2 0.93", "0 0.4 0.4 0.6 0.45 0.5 0.6", "0 0.1 0.1 0.2 0.2 0.3 0.3 0.4", "0 0.1 0.1 0.2"]
+    text.write_text("\n".join([*lines, "0 0.1 0.1 nan 0.2 0.3 0.3"]))
+    problems: list[str] = []
+    _, boxes = read_yolo(text, 100, 100, problems)
+    assert np.round(boxes).tolist() == [[40, 40, 60, 60], [40, 40, 60, 60]]
+    assert problems == [
+        "a.txt: line 3 is no box; left out.",
+        "a.txt: line 4 is no box; left out.",
+        "a.txt: line 5 is a box without an area; left out.",
+    ]
+
+
+def test_a_table_with_a_row_per_cell_gives_each_row_its_due(tmp_path: Path) -> None:
+    """Two equal rows name both cells; two that differ name neither, and a single cell with two is told."""
+    corners = "<xmin>{0}</xmin><ymin>10</ymin><xmax>{1}</xmax><ymax>40</ymax>"
+    cells = [f"<object><name>WBC</name><bndbox>{corners.format(x, x + 20)}</bndbox></object>" for x in (5, 45)]
+    for name, n in (("a", 2), ("b", 2), ("c", 1)):
+        picture(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.xml").write_text(
+            f"<annotation><filename>{name}.png</filename>{''.join(cells[:n])}</annotation>"
+        )
+    rows = ["a.png,monocyte", "a.png,monocyte", "b.png,monocyte", "b.png,basophil", "c.png,monocyte", "c.png,basophil"]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,class", *rows]))
+    dataset = load_dataset(tmp_path)
+    assert [(s.image.name, s.label) for s in dataset.samples] == [
+        ("a.png", "monocyte"),
+        ("a.png", "monocyte"),
+        ("b.png", None),
+        ("b.png", None),
+        ("c.png", None),
+    ]
+    assert [p for p in dataset.problems if "labels" in p] == [
+        "c.png: 2 labels in the table but 1 boxes of white cells."
+    ]
+
+
 def test_a_damaged_picture_among_yolo_files_is_told(tmp_path: Path) -> None:
     for name in ("a", "b"):
         picture(tmp_path / "images" / f"{name}.png")

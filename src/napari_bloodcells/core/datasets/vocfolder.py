@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import re
 import warnings
+from collections import defaultdict
 from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
@@ -93,19 +94,21 @@ def _join(
 
 
 def _labels(folder: Folder) -> dict[Path, list[str]]:
-    """The labels that a table gives to each image, split where a row holds several."""
+    """The labels that a table gives to each image: one a row, or several in a row; of two tables the last."""
     found: dict[Path, list[str]] = {}
     for path, rows in folder.tables:
         image_column, class_column = column(rows, IMAGE_COLUMNS), column(rows, CLASS_COLUMNS)
         if image_column is None or class_column is None or has_boxes(rows):
             continue
         missing = 0
+        given: dict[Path, list[str]] = defaultdict(list)
         for row in rows:
             image = folder.index.find(row[image_column])
             if image is None:
                 missing += 1
                 continue
-            found[image] = [part.strip() for part in re.split(r"[,;/|]", row[class_column]) if part.strip()]
+            given[image] += [part.strip() for part in re.split(r"[,;/|]", row[class_column]) if part.strip()]
+        found |= given
         if missing:
             folder.problems.append(f"{path.name}: {missing} rows have no image here; left out.")
     return found

@@ -2,7 +2,7 @@
 
 What the class numbers mean is read from ``classes.txt``, ``obj.names`` or ``data.yaml``; without one they are those of
 TXL-PBC and Raabin: 0 white cell, 1 red cell, 2 platelet.  A table of boxes beside them (``classes.csv``) says the type
-and certainty of each white cell.
+and certainty of each white cell.  Of a polygon (``class x y x y x y ...``) the bounding box is taken.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def read_yolo(path: Path, height: int, width: int, problems: list[str]) -> tuple
         if not parts:
             continue
         try:
-            number, (x, y, w, h) = int(parts[0]), (float(part) for part in parts[1:5])
+            number, (x, y, w, h) = int(parts[0]), _box_of([float(part) for part in parts[1:]])
         except ValueError:
             problems.append(f"{name}: line {line_number} is no box; left out.")
             continue
@@ -104,6 +104,18 @@ def read_yolo(path: Path, height: int, width: int, problems: list[str]) -> tuple
         numbers.append(number)
         boxes.append((x0, y0, x1, y1))
     return numbers, np.array(boxes, np.float32).reshape(-1, 4)
+
+
+def _box_of(numbers: list[float]) -> list[float]:
+    """Center and size of a box (its confidence may follow) or around a polygon; ValueError where it is neither."""
+    if len(numbers) in (4, 5):
+        return numbers[:4]
+    if len(numbers) < 6 or len(numbers) % 2:
+        raise ValueError
+    x, y = numbers[::2], numbers[1::2]
+    if not all(map(math.isfinite, numbers)):
+        return [math.nan] * 4
+    return [(min(x) + max(x)) / 2, (min(y) + max(y)) / 2, max(x) - min(x), max(y) - min(y)]
 
 
 def _text_of(image: Path) -> Path | None:
