@@ -93,6 +93,12 @@ def test_a_download_is_checked_against_its_hash(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(pooch.core, "choose_downloader", lambda *_, **__: web)
     output = fetch("mine", tmp_path / "out")
     assert {p.relative_to(output).as_posix(): file_digest(p) for p in output.rglob("*") if p.is_file()} == known
+    (output / "labels.csv").write_text("corrected by hand")
+    with pytest.raises(DataSetError, match=r"out: labels\.csv are there with other contents .* not overwritten"):
+        fetch("mine", output)
+    assert (output / "labels.csv").read_text() == "corrected by hand"
+    (output / "labels.csv").unlink()
+    assert fetch("mine", output) == output  # what is missing is fetched, as after a download that was broken off
     (folder / "labels.csv").write_text("tampered")
     with pytest.raises(DataSetError, match=r"labels\.csv could not be downloaded: .*hash"):
         fetch("mine", tmp_path / "again")

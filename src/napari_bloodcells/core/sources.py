@@ -135,6 +135,13 @@ def _download(source: Source, url: str, output: Path, advance: Callable[[int], N
     import pooch
 
     known = known_files(source.name)
+    others = [path for path, digest in known.items() if _is_another(output / path, digest)]
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        raise DataSetError(
+            f"{display_name(output)}: {', '.join(others[:3])}{more} are there with other contents than those published "
+            "and are not overwritten; choose a new folder, or move them away."
+        )
     store = pooch.create(path=output, base_url=url, registry={path: f"sha256:{h}" for path, h in known.items()})
     pooch.get_logger().setLevel("ERROR")
     for path in known:
@@ -145,6 +152,11 @@ def _download(source: Source, url: str, output: Path, advance: Callable[[int], N
             raise DataSetError(f"{source.name}: {path} could not be downloaded: {text}") from None
         advance(1)
     return output
+
+
+def _is_another(path: Path, digest: str) -> bool:
+    """Whether something else than the known file stands at ``path``; pooch would replace it."""
+    return path.exists() and not (path.is_file() and file_digest(path) == digest)
 
 
 def _copy(source: Source, mirror: Path, output: Path, advance: Callable[[int], None]) -> Path:
