@@ -39,6 +39,7 @@ def test_the_shipped_localizer_says_its_size_and_its_work(
     [
         (["--task", "find", "--epochs", "3"], "--epochs: not for --task find"),
         (["--task", "find", "--arch", "cnn3"], "--arch: not for --task find"),
+        (["--task", "find", "--device", "cuda"], "--device: not for --task find, which trains on the CPU"),
         (["--task", "find", "--set", "stps=3"], "stps is no setting"),
         (["--task", "paint"], "cells or find"),
     ],

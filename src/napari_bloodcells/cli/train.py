@@ -63,7 +63,8 @@ def train(
 
         own = {key: given.pop(key) for key in ("batch_size", "seed")}
         named |= {key: value for key, value in own.items() if value is not None}
-        others = {"--arch": arch, **{f"--{key.split('.')[-1].replace('_', '-')}": v for key, v in given.items()}}
+        others = {"--device": None if device in ("auto", "cpu") else device, "--arch": arch}
+        others |= {f"--{key.split('.')[-1].replace('_', '-')}": v for key, v in given.items()}
         train_find(data, output, recipe, named, resume, [key for key, value in others.items() if value is not None])
         return
     named |= {key: value for key, value in given.items() if value is not None}

@@ -26,7 +26,8 @@ def train_find(
 
     if unused:
         raise UsageError(
-            f"{', '.join(unused)}: not for --task find; its settings are in the recipe find (--set steps=...)."
+            f"{', '.join(unused)}: not for --task find, which trains on the CPU; its settings are in the recipe find "
+            "(--set steps=...)."
         )
     settings = load_find_settings(recipe or "find", overrides)
     with TerminalProgress() as progress:
