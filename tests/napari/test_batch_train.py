@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_bloodcells.core.bundle import read_info
-from napari_bloodcells.core.errors import DataSetError
+from napari_bloodcells.core.errors import Cancelled, DataSetError
 from napari_bloodcells.napari import catalog
 from napari_bloodcells.napari.batch_table import IMAGE_ROLE
 from napari_bloodcells.napari.batch_widget import BatchWidget, free_output
 from napari_bloodcells.napari.journal import Journal
 from napari_bloodcells.napari.reviewed_cells import folder_data, open_layers_data
 from napari_bloodcells.napari.train_widget import CALIBRATE, TrainWidget, recipe_names
+from napari_bloodcells.napari.worker import TaskWidget, ThreadProgress
 
 pytestmark = pytest.mark.gui
 
@@ -73,6 +75,42 @@ def test_a_stopped_batch_goes_on_where_it_stopped(
     qtbot.mouseClick(widget.go_on_button, Qt.MouseButton.LeftButton)
     wait_for(lambda: not widget.task.is_running)
     assert len(widget.result.images) == 12
+
+
+def test_a_run_that_a_crash_stopped_is_offered_to_go_on(
+    batch: tuple[Any, BatchWidget], smears: Path, tmp_path: Path, qtbot: Any
+) -> None:
+    _, widget = batch
+    widget.folder.choose(smears)
+    assert not widget.go_on_button.isEnabled()
+    (tmp_path / "out" / ".partial").mkdir(parents=True)
+    (tmp_path / "out" / ".partial" / "plan.json").write_text("{}")
+    widget.output.choose(tmp_path / "out")
+    assert widget.go_on_button.isEnabled()
+    qtbot.mouseClick(widget.run_bar.run, Qt.MouseButton.LeftButton)
+    assert not widget.task.is_running
+    assert "press Go on" in widget.run_bar.said.text()
+    widget.output.choose(tmp_path / "new")
+    assert not widget.go_on_button.isEnabled()
+
+
+@pytest.mark.parametrize("kind", [BatchWidget, TrainWidget])
+def test_a_widget_that_is_closed_stops_what_it_runs(
+    kind: type[TaskWidget], make_napari_viewer: Any, wait_for: Any
+) -> None:
+    widget = kind(make_napari_viewer())
+    stopped: list[bool] = []
+
+    def work(progress: ThreadProgress) -> None:
+        while not progress.cancelled():
+            time.sleep(0.01)
+        stopped.append(True)
+        raise Cancelled
+
+    widget.task.start(work, "a test")
+    widget.close()
+    wait_for(lambda: not widget.task.is_running, 10_000)
+    assert stopped
 
 
 def test_reviewed_cells_of_journals_become_a_data_set(make_review: Any, tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QPushButton, QVBoxLayout
 
+from napari_bloodcells.core.counting.shards import PARTIAL, PLAN
 from napari_bloodcells.core.errors import BloodcellsError, Cancelled
 from napari_bloodcells.napari import preferences
 from napari_bloodcells.napari.batch_table import BatchTable
@@ -29,7 +30,7 @@ from napari_bloodcells.napari.readers import OUTPUT_SUFFIX
 from napari_bloodcells.napari.run_bar import RunBar
 from napari_bloodcells.napari.series import image_layer
 from napari_bloodcells.napari.tables import image_records, review_of_frame
-from napari_bloodcells.napari.worker import Task, ThreadProgress, report_error
+from napari_bloodcells.napari.worker import Task, TaskWidget, ThreadProgress, report_error
 
 if TYPE_CHECKING:
     import napari
@@ -47,7 +48,12 @@ def free_output(folder: Path) -> Path:
     return place
 
 
-class BatchWidget(QWidget):
+def is_unfinished(output: Path | None) -> bool:
+    """Whether a run that was stopped in any way, also by a crash, left finished work in ``output``."""
+    return output is not None and (output / PARTIAL / PLAN).is_file()
+
+
+class BatchWidget(TaskWidget):
     """Count a folder of smears, each sub-folder a sample.
 
     Parameters
@@ -102,6 +108,8 @@ class BatchWidget(QWidget):
         layout.addWidget(self.table, 1)
         self.setMinimumWidth(WIDTH)
         self.folder.changed.connect(self._on_folder)
+        self.output.changed.connect(self._offer_to_go_on)
+        self.task.running.connect(self._offer_to_go_on)
         self.run_bar.run.clicked.connect(lambda: self.run())
         self.go_on_button.clicked.connect(lambda: self.run(resume=True))
         self.task.finished.connect(self._counted)
@@ -117,6 +125,9 @@ class BatchWidget(QWidget):
         if output is None:
             output = free_output(folder)
             self.output.choose(output)
+        if is_unfinished(output) and not resume:
+            self.run_bar.say(f"{output.name} holds a run that was stopped: press Go on, or choose another folder.")
+            return
         model, boxes, device = self.model.name, self.boxes.currentData(), self.device.currentData()
         kind, recursive = self.format.currentData(), self.recursive.isChecked()
         threshold = None if self.threshold < 0 else self.threshold
@@ -143,7 +154,6 @@ class BatchWidget(QWidget):
                 write_reports(result, output, images=result.files)
             return result
 
-        self.go_on_button.setEnabled(False)
         self.task.start(work, f"Counting {folder.name}")
 
     def open_image(self, name: str) -> None:
@@ -172,7 +182,9 @@ class BatchWidget(QWidget):
         folder = self.folder.path
         if folder is not None and folder.is_dir():
             self.output.choose(free_output(folder))
-            self.go_on_button.setEnabled(False)
+
+    def _offer_to_go_on(self, *_: object) -> None:
+        self.go_on_button.setEnabled(not self.task.is_running and is_unfinished(self.output.path))
 
     def _counted(self, result: CountResult) -> None:
         self.result = result
@@ -185,7 +197,6 @@ class BatchWidget(QWidget):
         self.run_bar.say(said)
 
     def _failed(self, error: BaseException) -> None:
-        stopped = isinstance(error, Cancelled)
-        self.go_on_button.setEnabled(stopped)
-        self.run_bar.say("Stopped; Go on counts the rest." if stopped else str(error))
+        more = " Go on counts the rest." if is_unfinished(self.output.path) else ""
+        self.run_bar.say(f"Stopped.{more}" if isinstance(error, Cancelled) else str(error))
         report_error(error, "Counting the folder")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
-from qtpy.QtWidgets import QComboBox, QLabel, QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QLabel, QSpinBox, QVBoxLayout
 
 from napari_bloodcells.core.errors import BloodcellsError, Cancelled
 from napari_bloodcells.napari import catalog, preferences
@@ -16,7 +16,7 @@ from napari_bloodcells.napari.folder_choice import FolderChoice
 from napari_bloodcells.napari.quiet_import import load_torch
 from napari_bloodcells.napari.reviewed_cells import class_counts, folder_data, open_layers_data
 from napari_bloodcells.napari.run_bar import RunBar
-from napari_bloodcells.napari.worker import Standing, Task, ThreadProgress, report_error
+from napari_bloodcells.napari.worker import Standing, Task, TaskWidget, ThreadProgress, report_error
 
 if TYPE_CHECKING:
     import napari
@@ -34,7 +34,7 @@ def recipe_names() -> list[str]:
     return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
 
 
-class TrainWidget(QWidget):
+class TrainWidget(TaskWidget):
     """Train or calibrate, watch the curves, and use the result at once.
 
     Parameters

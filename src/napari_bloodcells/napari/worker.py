@@ -18,6 +18,7 @@ from typing import Any
 from napari.qt.threading import FunctionWorker, create_worker
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtWidgets import QWidget
 
 from napari_bloodcells.core.errors import BloodcellsError, Cancelled
 
@@ -139,6 +140,16 @@ class Task(QObject):
             self.finished.emit(result)
         else:
             self.failed.emit(error)
+
+
+class TaskWidget(QWidget):
+    """A widget with one ``task``, which is stopped when the widget is closed: nobody could stop it any more."""
+
+    task: Task
+
+    def closeEvent(self, event: Any) -> None:
+        self.task.cancel()
+        super().closeEvent(event)
 
 
 def _quietly(work: Callable[[ThreadProgress], Any], progress: ThreadProgress) -> tuple[Any, BaseException | None]:

@@ -170,7 +170,7 @@ def read_table(path: Path) -> pd.DataFrame:
             return read_cells(path)
         texts = ["image", "sample", "status", "problems", "warnings"]  # also where all of a column are numbers (007)
         how: dict[str, Any] = {"keep_default_na": False, "na_values": [""], "encoding_errors": "surrogateescape"}
-        table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), **how)
+        table: pd.DataFrame = pd.read_csv(path, dtype=dict.fromkeys(texts, str), **how)
         texts = [name for name in texts if name in table]
         return table.assign(**{name: [restore(str(v)) if v == v else "" for v in table[name]] for name in texts})
     except (OSError, ValueError) as error:
