@@ -31,6 +31,10 @@ def shared_data() -> Path:
     return folder
 
 
+class NetworkAskedError(BaseException):
+    """The network was asked for; no ``Exception``, so that no ``except Exception`` of the code under test hides it."""
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_network() -> Iterator[None]:
     """The whole suite runs with the network refused: only loopback and Unix sockets connect.
@@ -44,7 +48,7 @@ def no_network() -> Iterator[None]:
         if self.family in (socket.AF_INET, socket.AF_INET6):
             host = str(address[0])
             if host not in ("localhost", "::1", "0.0.0.0") and not host.startswith("127."):
-                raise AssertionError(f"the network was asked for {host}: nothing may be fetched unasked")
+                raise NetworkAskedError(f"the network was asked for {host}: nothing may be fetched unasked")
 
     def guarded_connect(self: socket.socket, address: Any) -> None:
         refuse_far(self, address)

@@ -72,6 +72,7 @@ WRONG = [
     (["--arch", "cnn3", "--set", "lr"], 2, "NAME=VALUE"),
     (["--arch", "cnn3", "--set", "lr=3"], 2, "unknown setting"),
     (["--arch", "cnn3", "--device", "abacus"], 2, "no device"),
+    (["--arch", "vgg16"], 2, "--weights imagenet (528 MB from download.pytorch.org"),
     (["--arch", "cnn6", "--weights", "imagenet"], 2, "no option weights"),
 ]
 

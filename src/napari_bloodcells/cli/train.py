@@ -74,7 +74,7 @@ def train(
     with _Lines() as progress:
         result = train_core(
             list(data),
-            _choose(arch, recipe, resume),
+            _choose(arch, recipe, resume, "options.weights" in named),
             output,
             resume=resume,
             device=device,
@@ -84,8 +84,9 @@ def train(
     _show(result)
 
 
-def _choose(arch: str | None, recipe: str | None, resume: bool) -> Any:
-    """The recipe by ``--arch`` or ``--recipe``; None leaves it to the core."""
+def _choose(arch: str | None, recipe: str | None, resume: bool, weights_named: bool) -> Any:
+    """The recipe by ``--arch`` or ``--recipe``; None leaves it to the core.  No download follows from a network's name
+    alone: with ``--arch`` the weights that it begins with must be named too."""
     from dataclasses import replace
 
     from napari_bloodcells.core.errors import UsageError
@@ -97,6 +98,11 @@ def _choose(arch: str | None, recipe: str | None, resume: bool) -> Any:
     if arch is None:
         return recipe if recipe or resume else "default"
     if arch in recipe_names():
+        if load_recipe(arch).options.get("weights") == "imagenet" and not weights_named:
+            raise UsageError(
+                f"--arch {arch}: name the weights to begin with: --weights imagenet (528 MB from download.pytorch.org, "
+                "unless they are here), --weights none (from scratch), or a VGG16 model trained here."
+            )
         return arch
     known = architecture(arch)
     return replace(load_recipe("default"), arch=known.name, name=known.name, options={})
@@ -116,6 +122,12 @@ def _overrides(settings: list[str]) -> dict[str, Any]:
 
 class _Lines(TerminalProgress):
     """The progress bar, and a line an epoch where there is no terminal to draw a bar on (a log file, a cluster)."""
+
+    def start(self, task: str, total: int | None) -> None:
+        """Show a bar; in a run without a terminal a download is told in a line before it begins."""
+        super().start(task, total)
+        if task.startswith("fetching") and not sys.stderr.isatty():
+            print(f"{task} ...", file=sys.stderr, flush=True)
 
     def advance(self, task: str, n: int = 1, **values: float) -> None:
         """Move the bar on; at the end of an epoch of a run without a terminal say how it went."""

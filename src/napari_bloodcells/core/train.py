@@ -116,6 +116,10 @@ def train(
     before = _settings_of(place, resume)
     chosen = _choose(recipe, before).with_overrides(overrides or {})
     target = pick_device(device)
+    if chosen.arch == "vgg16" and chosen.options.get("weights") == "imagenet":
+        from napari_bloodcells.core.models.vgg16 import fetch_imagenet
+
+        fetch_imagenet(progress)
     make_folder(place)
     with RunLock(place) as lock, torch.random.fork_rng(_cuda_devices(target)):
         training, validation, scheme = gather(data, chosen, progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import urllib.error
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import VGG16_Weights, vgg16
 
-from napari_bloodcells.core.errors import BundleError, WeightsError
+from napari_bloodcells.core.errors import BundleError, Cancelled, WeightsError
 from napari_bloodcells.core.models import build
 from napari_bloodcells.core.models import vgg16 as ours
+from napari_bloodcells.core.progress import Silent
 
 FILE = VGG16_Weights.IMAGENET1K_FEATURES.url.rsplit("/", 1)[-1]
 
@@ -69,6 +71,45 @@ def test_without_network_and_cache_one_line_says_what_to_put_where(
     assert str(torch_home / FILE) in said
     assert "--weights none" in said
     assert "\n" not in said
+
+
+class Told(Silent):
+    """Keeps what it is told; stops after ``limit`` steps."""
+
+    def __init__(self, limit: int = 99) -> None:
+        self.limit, self.tasks, self.steps = limit, [], 0
+
+    def start(self, task: str, total: int | None) -> None:
+        self.tasks.append(task)
+
+    def advance(self, task: str, n: int = 1, **values: float) -> None:
+        self.steps += n
+
+    def cancelled(self) -> bool:
+        return self.steps >= self.limit
+
+
+def test_a_download_is_told_before_it_begins_checked_and_can_be_stopped(
+    torch_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = b"weights" * 500_000
+    monkeypatch.setattr(ours, "urlopen", lambda url, timeout: io.BytesIO(content))
+    told = Told(limit=0)
+    with pytest.raises(Cancelled):
+        ours.fetch_imagenet(told)
+    assert told.tasks == ["fetching VGG16's ImageNet weights (528 MB) from download.pytorch.org"]
+    with pytest.raises(Cancelled):
+        ours.fetch_imagenet(Told(limit=2))
+    with pytest.raises(WeightsError, match="not the published file"):
+        ours.fetch_imagenet(Told())
+    assert list(torch_home.iterdir()) == []
+    place = torch_home / f"vgg16-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    monkeypatch.setattr(ours, "_imagenet", lambda: ("https://example.org/x", place))
+    told = Told()
+    ours.fetch_imagenet(told)
+    assert (place.read_bytes(), told.steps) == (content, 4)
+    ours.fetch_imagenet(told)  # it is here: nothing is told or fetched
+    assert len(told.tasks) == 1
 
 
 def test_a_damaged_cache_is_named(torch_home: Path) -> None:

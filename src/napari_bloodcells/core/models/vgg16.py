@@ -7,16 +7,24 @@ torchvision's own API and cache.  torchvision is imported only when this network
 
 from __future__ import annotations
 
+import hashlib
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from torch import Tensor, nn
 
 from napari_bloodcells.core.errors import BundleError, UsageError, WeightsError
 from napari_bloodcells.core.models.architecture import Architecture
 from napari_bloodcells.core.models.classifier import Classifier
+from napari_bloodcells.core.progress import Progress, check_cancelled
 
 MODES = ("frozen", "finetune")
+IMAGENET_MB = 528
+_MEGABYTE = 1_000_000
 
 #: Mean and standard deviation of ``IMAGENET1K_FEATURES``, for images from 0 to 1 (its own transform subtracts the mean
 #: and keeps the range 0 to 255).
@@ -80,6 +88,62 @@ def build(n_classes: int, *, mode: str = "frozen", weights: str = "none", dropou
     return net
 
 
+def fetch_imagenet(progress: Progress) -> None:
+    """Bring the ImageNet weights into torchvision's cache unless they are there; ``progress`` is told first what comes
+    from where, then each megabyte, and can stop it: then nothing is kept.
+
+    Raises
+    ------
+    WeightsError
+        With no network, or when what came is not what it should be; says what to download to where.
+    Cancelled
+        When the user stops.
+    """
+    url, place = _imagenet()
+    if place.exists():
+        return
+    task = f"fetching VGG16's ImageNet weights ({IMAGENET_MB} MB) from {urlsplit(url).netloc}"
+    progress.start(task, IMAGENET_MB)
+    check_cancelled(progress)
+    part = None
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256()
+        with urlopen(url, timeout=60) as answer:
+            handle, part = tempfile.mkstemp(suffix=".part", dir=place.parent)
+            with os.fdopen(handle, "wb") as file:
+                while block := answer.read(_MEGABYTE):
+                    check_cancelled(progress)
+                    file.write(block)
+                    digest.update(block)
+                    progress.advance(task)
+        if not digest.hexdigest().startswith(place.stem.rsplit("-", 1)[-1]):
+            raise OSError("what came is not the published file")
+        os.replace(part, place)
+    except OSError as error:
+        raise _not_here(error) from error
+    finally:
+        if part is not None:
+            Path(part).unlink(missing_ok=True)
+
+
+def _imagenet() -> tuple[str, Path]:
+    """Address of the weights, and their place in torchvision's cache."""
+    import torch
+    from torchvision.models import VGG16_Weights
+
+    url = VGG16_Weights.IMAGENET1K_FEATURES.url
+    return url, Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+
+
+def _not_here(error: OSError) -> WeightsError:
+    url, place = _imagenet()
+    return WeightsError(
+        f"the ImageNet weights of VGG16 are not here and cannot be fetched ({error}): download {url} "
+        f"({IMAGENET_MB} MB) and put it at {place}, or train from scratch with --weights none."
+    )
+
+
 def imagenet_convolutions() -> dict[str, Tensor]:
     """The convolutions of ``VGG16_Weights.IMAGENET1K_FEATURES`` from torchvision's cache, or downloaded by torchvision.
 
@@ -88,18 +152,14 @@ def imagenet_convolutions() -> dict[str, Tensor]:
     WeightsError
         With no network and no cache, or when the file is not what it should be; says what to download to where.
     """
-    import torch
     from torchvision.models import VGG16_Weights
 
     chosen = VGG16_Weights.IMAGENET1K_FEATURES
-    place = Path(torch.hub.get_dir()) / "checkpoints" / chosen.url.rsplit("/", 1)[-1]
+    place = _imagenet()[1]
     try:
         state: dict[str, Any] = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:
-        raise WeightsError(
-            f"the ImageNet weights of VGG16 are not here and cannot be fetched ({error}): download {chosen.url} "
-            f"(528 MB) and put it at {place}, or train from scratch with --weights none."
-        ) from error
+        raise _not_here(error) from error
     except Exception as error:  # unpickling a damaged file raises nearly anything
         raise WeightsError(f"{place} is damaged or not VGG16's: delete it and download {chosen.url} again.") from error
     return {name.removeprefix("features."): t for name, t in state.items() if name.startswith("features.")}
