@@ -35,6 +35,23 @@ def test_a_count_agrees_with_itself(counts: tuple[Path, Path], capsys: pytest.Ca
     assert "kappa 1.000" in capsys.readouterr().out
 
 
+def test_classes_that_only_one_model_has_stay_in_its_differential(
+    counts: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = make_run({"": 2}).cells
+    cells = cells.assign(**{"class": "immature granulocyte", "p_immature granulocyte": 1.0, "reviewed": True})
+    cells.loc[0, "class"] = "neutrophil"
+    wider = write_cells(cells, tmp_path / "wider.csv")
+    for a, b in ((counts[0], wider), (wider, counts[0])):
+        assert run(["compare", str(a), str(b), "-o", str(tmp_path / f"{a.stem}")]) == 0
+        said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert "immature granulocyte" in said.split("Differentials")[1]
+        assert "so that its 0 says nothing: immature granulocyte." in said
+        assert f"{len(cells)} of {len(cells)} cells were reviewed" in said
+    n = len(cells)
+    assert f"immature granulocyte {100 * (n - 1) / n:.1f} 0.0" in said
+
+
 def test_a_missing_file_is_wrong_usage_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["compare", str(tmp_path / "no.csv"), str(tmp_path / "no.csv")]) != 0
     assert "no.csv: cannot be opened" in capsys.readouterr().err

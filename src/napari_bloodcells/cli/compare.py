@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,9 @@ import typer
 from napari_bloodcells.core.errors import UsageError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from napari_bloodcells.core.classes import ClassScheme
     from napari_bloodcells.core.statistics.compare import Comparison
 
 
@@ -31,14 +35,18 @@ def compare(
     """
     from napari_bloodcells.core.counting.cellstable import read_cells
     from napari_bloodcells.core.report.inputs import scheme_of
+    from napari_bloodcells.core.statistics.compare import common_scheme
     from napari_bloodcells.core.statistics.compare import compare as compare_tables
 
     if not 0 < min_iou <= 1:
         raise UsageError(f"--min-iou {min_iou:g}: lies above 0 and is at most 1.")
     tables = [read_cells(_table(path)) for path in (a, b)]
-    scheme = scheme_of(tables[0])
+    schemes = [scheme_of(table) for table in tables]
+    scheme = common_scheme(*schemes)
     found = compare_tables(tables[0], tables[1], scheme, min_iou=min_iou)
     _show(found)
+    for line in _beside(tables, schemes):
+        typer.echo(line)
     if output is not None:
         from rich.console import Console
         from rich.markup import escape
@@ -51,6 +59,17 @@ def compare(
 
 def _table(path: Path) -> Path:
     return path / "cells.csv" if path.is_dir() else path
+
+
+def _beside(tables: Sequence[pd.DataFrame], schemes: Sequence[ClassScheme]) -> Iterator[str]:
+    """Lines on what the percents do not show: classes that one count cannot name, and how many cells were reviewed."""
+    for letter, other, mine, theirs in (("A", "B", *schemes), ("B", "A", *schemes[::-1])):
+        missing = [name for name in theirs.names if name not in mine.names]
+        if missing:
+            yield f"Classes of {other} that {letter} does not have, so that its 0 says nothing: {', '.join(missing)}."
+    for letter, table in zip("AB", tables, strict=True):
+        if "reviewed" in table:
+            yield f"{letter}: {int(table['reviewed'].sum())} of {len(table)} cells were reviewed."
 
 
 def _show(found: Comparison) -> None:

@@ -142,6 +142,20 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def common_scheme(a: ClassScheme, b: ClassScheme) -> ClassScheme:
+    """The classes of both, those of ``a`` first: where two models counted, none of either falls out of the hundred.
+
+    >>> from napari_bloodcells.core.classes import load_scheme
+    >>> common_scheme(load_scheme("wbc4"), load_scheme("wbc5")).names
+    ('neutrophil', 'eosinophil', 'lymphocyte', 'monocyte', 'basophil')
+    """
+    from napari_bloodcells.core.classes import ClassScheme
+
+    classes = {cell.name: cell for cell in (*b.classes, *a.classes)}
+    names = dict.fromkeys((*a.names, *b.names))
+    return ClassScheme("both", tuple(classes[name] for name in names))
+
+
 def compare(a: pd.DataFrame, b: pd.DataFrame, scheme: ClassScheme, *, min_iou: float = MIN_IOU) -> Comparison:
     """Compare two ``cells`` tables of the same images.
 
@@ -150,7 +164,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, scheme: ClassScheme, *, min_iou: f
     a, b : DataFrame
         As ``read_cells`` gives them; the column ``class`` is compared.
     scheme : ClassScheme
-        The classes; other names are kept as they are.
+        The classes of both (``common_scheme``); other names are kept as they are.
     min_iou : float, 0 to 1
         Least overlap of two boxes that are the same cell.
 
