@@ -158,3 +158,27 @@ def test_a_remark_says_why_a_number_is_worth_less(
 def test_a_sound_count_of_200_needs_no_remark() -> None:
     fine = pd.DataFrame({"image": ["a"], "status": ["ok"], "problems": [""]})
     assert remarks(make_differential(["neutrophil"] * 200, SCHEME), pd.DataFrame({"distance": [0.2] * 200}), fine) == ()
+
+
+def test_problems_of_quality_come_worst_first_with_their_counts_and_scale_apart() -> None:
+    unscaled = "fewer than three whole red cells: no scale measured, --um-per-pixel gives it"
+    old = unscaled.replace(",", ";")
+    texts = [f"dark; {unscaled}", "dark; out of focus", "not a stained smear", old, "over-exposed", ""]
+    images = pd.DataFrame({"image": list("abcdef"), "status": ["ok"] * 6, "problems": texts})
+    said = remarks(make_differential(["neutrophil"] * 200, SCHEME), None, images)
+    assert said == (
+        "4 of 6 images have problems of quality: "
+        "not a stained smear (1), out of focus (1), over-exposed (1), dark (2).",
+        "2 of 6 images have no measured scale; --um-per-pixel gives it.",
+    )
+
+
+def test_an_image_of_another_scale_is_named() -> None:
+    images = pd.DataFrame({"image": list("abcd"), "status": ["ok"] * 4, "um_per_pixel": [0.13, 0.449, 0.12, None]})
+    said = remarks(make_differential(["neutrophil"] * 200, SCHEME), None, images)
+    assert len(said) == 1
+    assert said[0].startswith("1 image has a scale far from the median of 0.13 um per pixel: b (0.449);")
+
+
+def test_one_cell_is_one_cell() -> None:
+    assert remarks(make_differential(["neutrophil"], SCHEME))[0].startswith("Only 1 white cell was classified")

@@ -64,7 +64,7 @@ class ClassicalLocalizer:
         problems: tuple[str, ...] = ()
         scale = um_per_pixel
         if diameter is None:
-            problems = ("no red cells to measure the scale from; sizes are guessed from the image",)
+            problems = ("no red cells to measure the scale from, sizes are guessed from the image",)
             diameter = max(density.shape[:2]) / 6
         elif scale is None:
             scale = RED_CELL_UM / (diameter * factor)

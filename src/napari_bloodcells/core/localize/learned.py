@@ -153,7 +153,7 @@ class LearnedLocalizer:
         if measured is None and look.from_red_cells and look.red_cell is not None:
             measured = RED_CELL_UM / (look.red_cell / float(np.sqrt(zoom[0] * zoom[1])))
         elif measured is None:
-            problems.append("fewer than three whole red cells: no scale measured; --um-per-pixel gives it")
+            problems.append("fewer than three whole red cells: no scale measured, --um-per-pixel gives it")
         if not any(map(len, kept)):
             problems.append("no cells found: empty, out of focus or not a smear")
         return Field.of(image.shape, kept[0], kept[1], kept[2], measured, tuple(problems))

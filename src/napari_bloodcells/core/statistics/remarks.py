@@ -6,6 +6,7 @@ sentence for the person who signs.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from napari_bloodcells.core.differential import Differential
@@ -20,6 +21,13 @@ MANY_UNIDENTIFIED = 0.05
 FAR = 1.0
 """Distance from the training data, in units of its 99th percentile: 1 in 100 training cells lies beyond."""
 MANY_FAR = 0.10
+SCALE_OFF = 1.5
+"""Times the median of its sample from which an image's scale is doubted."""
+MOST_KINDS = 5
+_WORST = ("not a stained smear", "out of focus", "over-exposed", "dark", "no cells found")
+"""Problems of a photograph, the worst first."""
+_SECOND_HALVES = ("--um-per-pixel gives it", "sizes are guessed from the image")
+"""Of problems that earlier versions wrote with the ``;`` that parts one problem from the next."""
 
 
 def remarks(
@@ -44,36 +52,89 @@ def remarks(
     n = differential.total
     if n < MINIMUM_CELLS:
         said.append(
-            f"Only {n} white cells were classified: fewer than {MINIMUM_CELLS}; count more fields before you report."
+            f"Only {_cells_were(n)} classified: fewer than {MINIMUM_CELLS}; count more fields before you report."
         )
     elif n < WANTED_CELLS:
-        said.append(f"{n} white cells were classified: fewer than the {WANTED_CELLS} that are wanted.")
+        said.append(f"{_cells_were(n)} classified: fewer than the {WANTED_CELLS} that are wanted.")
     unidentified = differential.count_of("unidentified")
     if unidentified and unidentified > MANY_UNIDENTIFIED * (n + unidentified):
         share = 100 * unidentified / (n + unidentified)
-        said.append(f"{unidentified} cells ({share:.0f} %) are unidentified; look at them before you report.")
+        cells_are = _plural(unidentified, "cell", "cells")
+        verb = "is" if unidentified == 1 else "are"
+        said.append(
+            f"{cells_are} ({share:.0f} %) {verb} unidentified: they may be abnormal; look at them before you report."
+        )
     if cells is not None and "distance" in cells and len(cells):
         far = int((cells["distance"] > FAR).sum())
         if far > MANY_FAR * len(cells):
             share = 100 * far / len(cells)
             said.append(
-                f"{far} cells ({share:.0f} %) are unlike those the model was trained on; "
-                "check the stain and the microscope, or calibrate the model."
+                f"{_plural(far, 'cell', 'cells')} ({share:.0f} %) {'is' if far == 1 else 'are'} unlike those the model "
+                "was trained on: they may be abnormal; look at them first, then check the stain and the microscope, or "
+                "calibrate the model."
             )
     if images is not None:
         said.extend(_of_images(images))
     return tuple(said)
 
 
+def _cells_were(n: int) -> str:
+    return _plural(n, "white cell was", "white cells were")
+
+
+def _plural(n: int, one: str, many: str) -> str:
+    return f"{n} {one if n == 1 else many}"
+
+
 def _of_images(images: pd.DataFrame) -> list[str]:
     said = []
+    n = _plural(len(images), "image", "images")
     failed = int((images["status"] != "ok").sum())
     if failed:
-        said.append(f"{failed} of {len(images)} images could not be read and are not in the count.")
+        were = "could not be read and is" if failed == 1 else "could not be read and are"
+        said.append(f"{failed} of {n} {were} not in the count.")
     if "problems" in images:
         texts = [text for text in images["problems"] if isinstance(text, str) and text]
-        if texts:
-            kinds = sorted({part.strip() for text in texts for part in text.split(";") if part.strip()})
-            named = "; ".join(kinds[:3]) + (" ..." if len(kinds) > 3 else "")
-            said.append(f"{len(texts)} of {len(images)} images have problems of quality: {named}.")
-    return said
+        each = [[part.strip() for part in text.split(";") if part.strip()] for text in texts]
+        quality = [[part for part in parts if not _on_scale(part)] for parts in each]
+        kinds = Counter(part for parts in quality for part in dict.fromkeys(parts))
+        if kinds:
+            bad = sum(map(bool, quality))
+            order = sorted(kinds, key=lambda kind: (_badness(kind), -kinds[kind], kind))
+            named = ", ".join(f"{kind} ({kinds[kind]})" for kind in order[:MOST_KINDS])
+            more = " ..." if len(order) > MOST_KINDS else ""
+            have = "has" if bad == 1 else "have"
+            said.append(f"{bad} of {n} {have} problems of quality: {named}{more}.")
+        unscaled = sum(any(map(_on_scale, parts)) for parts in each)
+        if unscaled:
+            have = "has" if unscaled == 1 else "have"
+            said.append(f"{unscaled} of {n} {have} no measured scale; --um-per-pixel gives it.")
+    return [*said, *_of_scale(images)]
+
+
+def _on_scale(problem: str) -> bool:
+    """Whether a problem says that no scale was measured, also as earlier versions wrote it."""
+    return "no scale measured" in problem or "to measure the scale" in problem or problem in _SECOND_HALVES
+
+
+def _badness(problem: str) -> int:
+    return next((k for k, kind in enumerate(_WORST) if problem.startswith(kind)), len(_WORST))
+
+
+def _of_scale(images: pd.DataFrame) -> list[str]:
+    """Images whose scale is not that of the others: one smear is photographed with one objective."""
+    if "um_per_pixel" not in images:
+        return []
+    scales = images.loc[images["um_per_pixel"] > 0, ["image", "um_per_pixel"]]
+    middle = scales["um_per_pixel"].median()
+    ratio = scales["um_per_pixel"] / middle
+    off = scales[(ratio > SCALE_OFF) | (ratio < 1 / SCALE_OFF)]
+    if not len(off):
+        return []
+    pairs = list(zip(off["image"], off["um_per_pixel"], strict=True))[:3]
+    named = ", ".join(f"{name} ({scale:.3g})" for name, scale in pairs) + (" ..." if len(off) > 3 else "")
+    have = "has a scale" if len(off) == 1 else "have scales"
+    return [
+        f"{_plural(len(off), 'image', 'images')} {have} far from the median of {middle:.3g} um per pixel: {named}; "
+        "their cells may be wrong: give --um-per-pixel, or leave them out."
+    ]
