@@ -47,14 +47,15 @@ def test_fhir_has_an_observation_per_class_that_the_library_validates(
     else:
         from fhir.resources.R4B.bundle import Bundle
     files = export(run, f"fhir-{release}", tmp_path, options=ReportOptions(wbc=7.2))
-    assert len(files) == 3
+    assert [path.name.partition(".")[0] for path in files] == ["sample-A-" + files[0].name[9:15], "b"]  # no pool
     for path in files:
         Bundle.model_validate_json(path.read_text("utf-8"))
     bundle = json.loads(files[-1].read_text("utf-8"))
     found = _observations(bundle)
     assert {*PERCENT.values(), *ABSOLUTE.values()} <= set(found)
-    n = (run.cells["class"] == "lymphocyte").sum()
-    total = (~run.cells["class"].isin(["unidentified", "not a WBC"])).sum()
+    cells = run.cells[run.cells["image"].str.startswith("b/")]
+    n = (cells["class"] == "lymphocyte").sum()
+    total = (~cells["class"].isin(["unidentified", "not a WBC"])).sum()
     assert found["736-9"]["valueQuantity"]["value"] == pytest.approx(100 * n / total, abs=1e-3)
     assert found["731-0"]["valueQuantity"]["value"] == pytest.approx(7.2 * n / total, abs=1e-3)
     assert found["731-0"]["valueQuantity"]["code"] == "10*9/L"
@@ -63,6 +64,19 @@ def test_fhir_has_an_observation_per_class_that_the_library_validates(
     assert {result["reference"] for result in report["result"]} <= ids
     assert report["status"] == "preliminary"
     assert "research use" in report["conclusion"]
+    assert report["identifier"][0]["value"] == "b"
+    assert found["736-9"]["referenceRange"][0]["text"] != "davis"
+
+
+def test_fhir_of_one_sample_is_of_its_folder_and_says_who_reviewed(tmp_path: Path) -> None:
+    pytest.importorskip("fhir.resources")
+    one = make_run({"": 1})
+    cells = one.cells.assign(reviewed=False, reviewer="")
+    cells.loc[0, ["reviewed", "reviewer"]] = [True, "Ada"]
+    made = export(ReportInput(cells, one.images, one.scheme, one.run), "fhir-r4", tmp_path)
+    report = json.loads(made[0].read_text("utf-8"))["entry"][0]["resource"]
+    assert report["identifier"][0]["value"] == "smears"
+    assert f"1 of {len(cells)} cells were reviewed by Ada." in report["conclusion"]
 
 
 def test_erythroblasts_have_their_rate_with_its_code(tmp_path: Path, run: ReportInput) -> None:
@@ -71,8 +85,9 @@ def test_erythroblasts_have_their_rate_with_its_code(tmp_path: Path, run: Report
     cells.loc[cells.index[:3], "class"] = "erythroblast"
     names = load_scheme("pbc8").names
     pictures = ReportInput(cells.assign(**{f"p_{n}": 0.0 for n in names}), run.images, load_scheme("pbc8"), run.run)
-    bundle = json.loads(export(pictures, "fhir-r4", tmp_path)[-1].read_text("utf-8"))
+    bundle = json.loads(export(pictures, "fhir-r4", tmp_path)[0].read_text("utf-8"))
     rate = _observations(bundle)["58413-6"]["valueQuantity"]
+    cells = cells[cells["image"].str.startswith("sample A/")]
     white = cells["class"].isin([c.name for c in pictures.scheme.classes if c.kind == "wbc"]).sum()
     assert rate["value"] == pytest.approx(300 / white, abs=1e-3)
     assert rate["code"] == "/100{WBCs}"

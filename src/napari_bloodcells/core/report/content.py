@@ -109,6 +109,7 @@ class Content:
     places: tuple[tuple[float, float, str], ...]
     sources: tuple[str, ...]
     intervals: str = "binomial"
+    source_names: dict[str, str] = field(default_factory=dict)
 
 
 def page_content(
@@ -134,6 +135,7 @@ def page_content(
         _places(cells, names, pictures, payload["classes"]),
         sources,
         options.intervals,
+        ranges.sources,
     )
 
 

@@ -13,13 +13,13 @@ import numpy as np
 
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.counting.cellstable import BOX_COLUMNS, cells_csv
-from napari_bloodcells.core.differential import differentials
+from napari_bloodcells.core.differential import WHOLE_FOLDER, Differential, differentials
 from napari_bloodcells.core.errors import UsageError
 from napari_bloodcells.core.files import make_folder, write_atomic
 from napari_bloodcells.core.report.annotations import coco, geojson, image_sizes
 from napari_bloodcells.core.report.content import ReportOptions, page_content
 from napari_bloodcells.core.report.inputs import ReportInput
-from napari_bloodcells.core.report.page import head_of
+from napari_bloodcells.core.report.page import head_of, sample_name
 from napari_bloodcells.core.report.sprites import Pictures
 from napari_bloodcells.core.report.views import view_of
 
@@ -53,16 +53,29 @@ def _fhir(release: Any) -> _Maker:
     def write(data: ReportInput, folder: Path, options: ReportOptions) -> list[_File]:
         from napari_bloodcells.core.report.fhir import fhir_bundle
 
-        head = {**head_of(data), "issued": _instant(data)}
         files = []
-        for block in differentials(data.cells, data.scheme, data.images, options.intervals):
-            cells = data.cells if block.sample == "all" else _of_sample(data, block.sample)
+        blocks = differentials(data.cells, data.scheme, data.images, options.intervals)
+        for block in blocks[:-1] or blocks:  # several samples are several patients: no report of all together
+            shown = sample_name(block.sample, data)
+            head = {**head_of(data), "issued": _instant(data), "sample": shown, "reviewed": _reviewed(data, block)}
+            cells = data.cells if block.sample == WHOLE_FOLDER else _of_sample(data, block.sample)
             content = page_content(data, block, cells.reset_index(drop=True), Pictures(1), options)
             name = f"{_safe(block.sample)}.fhir.json"
             files.append((folder / name, fhir_bundle(content, head, release).encode("utf-8", "backslashreplace")))
         return files
 
     return write
+
+
+def _reviewed(data: ReportInput, block: Differential) -> str:
+    """How many cells of a sample a person reviewed, and who; empty where nobody did."""
+    cells = data.cells if block.sample == WHOLE_FOLDER else _of_sample(data, block.sample)
+    if "reviewed" not in cells or not cells["reviewed"].any():
+        return ""
+    seen = cells[cells["reviewed"].astype(bool)]
+    names = sorted({str(name) for name in seen["reviewer"] if name}) if "reviewer" in seen else []
+    by = f" by {', '.join(names)}" if names else ""
+    return f"{len(seen)} of {len(cells)} cells were reviewed{by}."
 
 
 def _of_sample(data: ReportInput, sample: str) -> Any:

@@ -52,7 +52,8 @@ def fhir_bundle(content: Content, head: dict[str, str], release: Release = "R4")
     content : Content
         As ``report.content.page_content`` makes it.
     head : dict
-        ``model``, ``hash``, ``version`` and ``issued`` (an instant, ``2026-11-21T15:02:11+00:00``).
+        ``model``, ``hash``, ``version`` and ``issued`` (an instant, ``2026-11-21T15:02:11+00:00``); ``sample`` as it
+        is shown, and ``reviewed``, a sentence, where a person reviewed cells.
     release : ``R4`` or ``R5``
 
     Raises
@@ -114,7 +115,9 @@ def _observation(name: str, part: str, code: dict[str, Any], content: Content, h
     return _resource("Observation", content.sample, head, values, f"{name}\0{part}")
 
 
-def _judged(entry: dict[str, Any], flag: Flag, limits: ReferenceRange | None, unit: str) -> dict[str, Any]:
+def _judged(
+    entry: dict[str, Any], flag: Flag, limits: ReferenceRange | None, unit: str, sources: dict[str, str]
+) -> dict[str, Any]:
     if flag.code in ("H", "L"):
         words = {"H": "High", "L": "Low"}[flag.code]
         coding = {"system": _INTERPRETATION, "code": flag.code, "display": words}
@@ -123,7 +126,7 @@ def _judged(entry: dict[str, Any], flag: Flag, limits: ReferenceRange | None, un
         entry["interpretation"] = [{"text": flag.words}]
     if limits is not None:
         bounds = {"low": _quantity(limits.low, unit), "high": _quantity(limits.high, unit)}
-        entry["referenceRange"] = [{**bounds, "text": limits.source}]
+        entry["referenceRange"] = [{**bounds, "text": sources.get(limits.source, limits.source)}]
     return entry
 
 
@@ -138,7 +141,7 @@ def _percent(row: Row, content: Content, head: dict[str, str]) -> dict[str, Any]
     kind = "simultaneous (Goodman)" if content.intervals == "multinomial" else "exact binomial"
     words = f"{row.count} of {n} classified white cells; {kind} 95 % interval {row.low:.1f} to {row.high:.1f} %."
     entry["note"] = [{"text": words}]
-    return _judged(entry, row.flag, row.limits, PERCENT)
+    return _judged(entry, row.flag, row.limits, PERCENT, content.source_names)
 
 
 def _absolute(row: Row, content: Content, head: dict[str, str]) -> dict[str, Any]:
@@ -148,7 +151,7 @@ def _absolute(row: Row, content: Content, head: dict[str, str]) -> dict[str, Any
     entry["valueQuantity"] = _quantity(row.absolute.value, ABSOLUTE)
     words = f"95 % interval {row.absolute.low:.2f} to {row.absolute.high:.2f} x 10^9/L."
     entry["note"] = [{"text": words}]
-    return _judged(entry, row.absolute_flag, row.absolute_limits, ABSOLUTE)
+    return _judged(entry, row.absolute_flag, row.absolute_limits, ABSOLUTE, content.source_names)
 
 
 def _apart(content: Content, head: dict[str, str]) -> list[dict[str, Any]]:
@@ -168,10 +171,11 @@ def _apart(content: Content, head: dict[str, str]) -> list[dict[str, Any]]:
 
 def _report(content: Content, head: dict[str, str], observations: Sequence[dict[str, Any]]) -> dict[str, Any]:
     said = [f"{row.name} {row.flag.words}." for row in content.rows if row.flag.code] + list(content.remarks)
+    said += [head["reviewed"]] if head.get("reviewed") else []
     return {
         "status": "preliminary",
         "category": [_REPORT_CATEGORY],
-        "identifier": [{"system": "urn:napari-bloodcells:sample", "value": content.sample}],
+        "identifier": [{"system": "urn:napari-bloodcells:sample", "value": head.get("sample", content.sample)}],
         "code": _code("", "panel", "differential white cell count"),
         "effectiveDateTime": head["issued"],
         "issued": head["issued"],

@@ -124,7 +124,7 @@ def render_page(content: Content, data: ReportInput, options: ReportOptions) -> 
     """The HTML of one sample."""
     script = _script()
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    shown = _display(content.sample, data)
+    shown = sample_name(content.sample, data)
     return (
         _environment()
         .get_template("report.html.j2")
@@ -144,14 +144,15 @@ def _render_index(
     data: ReportInput, blocks: Sequence[_Block], contents: Sequence[Content], options: ReportOptions
 ) -> str:
     pages = [
-        {"file": block.file, "sample": _display(block.differential.sample, data), "content": content}
+        {"file": block.file, "sample": sample_name(block.differential.sample, data), "content": content}
         for block, content in zip(blocks, contents, strict=True)
     ]
     template = _environment().get_template("index.html.j2")
     return template.render(pages=pages, options=options, head=head_of(data), style=_asset("page.css"))
 
 
-def _display(sample: str, data: ReportInput) -> str:
+def sample_name(sample: str, data: ReportInput) -> str:
+    """What a sample is called: its folder, or for the whole folder the name of that."""
     if sample != WHOLE_FOLDER:
         return sample
     root = data.run.get("input")
