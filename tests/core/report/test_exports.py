@@ -149,6 +149,14 @@ def test_parquet_keeps_the_tables(tmp_path: Path, run: ReportInput) -> None:
     pd.testing.assert_frame_equal(files["cells"], run.cells, check_dtype=False)
 
 
+def test_csv_holds_all_three_tables_as_they_were_reviewed(tmp_path: Path, run: ReportInput) -> None:
+    cells = run.cells.assign(**{"class": "basophil"})
+    files = {p.stem: p for p in export(ReportInput(cells, run.images, run.scheme, run.run), "csv", tmp_path)}
+    assert set(files) == {"cells", "images", "differential"}
+    table = pd.read_csv(files["differential"]).set_index(["sample", "class"])
+    assert table.loc[("b", "basophil"), "percent"] == 100
+
+
 def test_an_unknown_form_is_answered_with_the_known_ones(tmp_path: Path, run: ReportInput) -> None:
     with pytest.raises(UsageError, match="fhir-r4"):
         export(run, "pdf", tmp_path)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from napari_bloodcells.core.boxes import Boxes
-from napari_bloodcells.core.counting.cellstable import BOX_COLUMNS, cells_csv
+from napari_bloodcells.core.counting.cellstable import BOX_COLUMNS
 from napari_bloodcells.core.differential import WHOLE_FOLDER, Differential, differentials
 from napari_bloodcells.core.errors import UsageError
 from napari_bloodcells.core.files import make_folder, write_atomic
@@ -127,21 +127,24 @@ def _voc(data: ReportInput, folder: Path, overwrite: bool) -> list[Path]:
 
 
 def _csv(data: ReportInput, folder: Path, options: ReportOptions) -> list[_File]:
-    return [(folder / "cells.csv", cells_csv(data.cells).encode("utf-8"))]
+    from napari_bloodcells.core.counting.output import table_bytes
+
+    tables = _tables(data, options)
+    return [(folder / f"{n}.csv", table_bytes(t, "csv", cells=n == "cells")) for n, t in tables.items()]
+
+
+def _tables(data: ReportInput, options: ReportOptions) -> dict[str, Any]:
+    from napari_bloodcells.core.differential import differential_frame
+
+    blocks = differentials(data.cells, data.scheme, data.images, options.intervals)
+    return {"cells": data.cells, "images": data.images, "differential": differential_frame(blocks)}
 
 
 def _parquet(data: ReportInput, folder: Path, options: ReportOptions) -> list[_File]:
     import io
 
-    from napari_bloodcells.core.differential import differential_frame
-
-    tables = {
-        "cells": data.cells,
-        "images": data.images,
-        "differential": differential_frame(differentials(data.cells, data.scheme, data.images, options.intervals)),
-    }
     files = []
-    for name, table in tables.items():
+    for name, table in _tables(data, options).items():
         buffer = io.BytesIO()
         try:
             table.to_parquet(buffer, index=False)
