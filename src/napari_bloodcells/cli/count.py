@@ -168,27 +168,14 @@ def _devices(text: str | None) -> tuple[str, ...]:
 
 
 def _show(result: CountResult, place: Path, options: CountOptions) -> None:
-    """The differential of the whole folder, the images that failed, what was odd, and where the files are."""
+    """The differentials with their remarks, the images that failed, what was odd, and where the files are."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+
+    from napari_bloodcells.cli.counted import show_differentials
 
     console = Console(highlight=False)
-    block = result.differentials[result.differentials["sample"] == "all"]
-    table = Table(title="Differential count", title_justify="left", caption="95 % interval: exact binomial")
-    table.add_column("class")
-    for heading in ("cells", "%", "95 % interval"):
-        table.add_column(heading, justify="right")
-    apart = []
-    for row in block.to_dict("records"):
-        if row["percent"] == row["percent"]:
-            interval = f"{row['ci_low']:.1f} - {row['ci_high']:.1f}"
-            table.add_row(escape(row["class"]), str(row["count"]), f"{row['percent']:.1f}", interval)
-        elif row["count"]:
-            apart.append(f"{row['class']} {row['count']}")
-    console.print(table)
-    if apart:
-        console.print(f"Apart: {escape(', '.join(apart))}")
+    show_differentials(console, result, options.format)
     failed = result.failed
     read = len(result.images) - len(failed)
     samples = result.differentials["sample"].nunique() - 1

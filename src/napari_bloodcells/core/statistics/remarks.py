@@ -50,7 +50,9 @@ def remarks(
     """
     said: list[str] = []
     n = differential.total
-    if n < MINIMUM_CELLS:
+    if not n:
+        said.append("No white cell was classified.")
+    elif n < MINIMUM_CELLS:
         said.append(
             f"Only {_cells_were(n)} classified: fewer than {MINIMUM_CELLS}; count more fields before you report."
         )
