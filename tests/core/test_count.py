@@ -322,3 +322,9 @@ def test_a_folder_without_images_is_an_error(tmp_path: Path, tiny_model: Path) -
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(BloodcellsError, match="no images"):
         count(tmp_path, str(tiny_model), "whole", "cpu")
+
+
+def test_a_folder_without_images_is_named_plainly(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BloodcellsError, match=r"^empty: no images there"):
+        count([str(tmp_path / "empty")], str(tiny_model), "whole", "cpu")

@@ -30,8 +30,9 @@ from napari_bloodcells.core.counting.setup import CounterSetup, StageTimes, chec
 from napari_bloodcells.core.counting.shards import ShardPlan, ShardStore, digest_of, shard_size
 from napari_bloodcells.core.counting.workers import Done, Work, cpu_count, run_inline, run_processes
 from napari_bloodcells.core.errors import BloodcellsError, UsageError
+from napari_bloodcells.core.files import display_name
 from napari_bloodcells.core.progress import Progress, Silent
-from napari_bloodcells.core.remote import is_address
+from napari_bloodcells.core.remote import is_address, shown
 
 if TYPE_CHECKING:
     from napari_bloodcells.core.bundle import BundleInfo, Model
@@ -105,11 +106,18 @@ def count(
     if options.anonymous:
         listed = unnamed(listed)
     if not listed.jobs:
-        raise BloodcellsError(f"{paths_or_arrays}: no images there (JPEG, PNG, BMP, WebP, GIF, TIFF or slides).")
+        raise BloodcellsError(f"{_given(paths_or_arrays)}: no images there (JPEG, PNG, BMP, WebP, GIF, TIFF or slides).")
     run = _Run(listed, setup, options, loaded, progress or Silent())
     if options.output is None:
         return run.in_memory()
     return run.on_disk(Path(options.output), paths_or_arrays)
+
+
+def _given(sources: Sources) -> str:
+    """What was given, for an error: the paths and addresses, separated by commas."""
+    listed = [sources] if isinstance(sources, (str, Path)) else list(sources)
+    names = [shown(entry) if is_address(entry) else display_name(str(entry)) for entry in listed]
+    return ", ".join(names) or "nothing was given"
 
 
 def _setup(model: Any, boxes: Any, device: str, options: CountOptions) -> CounterSetup:
