@@ -12,6 +12,7 @@ from tests.example_run import make_run
 from napari_bloodcells.cli.app import run
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.counting.cellstable import write_cells
+from napari_bloodcells.core.counting.output import read_table, table_bytes
 from napari_bloodcells.core.statistics.intervals import goodman
 
 
@@ -86,3 +87,26 @@ def test_a_value_that_cannot_be_meant_is_wrong_usage(
 def test_a_folder_without_a_count_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["report", str(tmp_path)]) == 2
     assert "holds no cells.csv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("format", ["json", "parquet"])
+def test_tables_of_other_formats_are_read_as_those_of_csv(counted: Path, format: str) -> None:
+    if format == "parquet":
+        pytest.importorskip("pyarrow")
+    other = counted.parent / "other"
+    other.mkdir()
+    for name in ("cells", "images"):
+        table = read_table(counted / f"{name}.csv")
+        (other / f"{name}.{format}").write_bytes(table_bytes(table, format))
+    for folder in (counted, other):
+        assert run(["export", str(folder), "-f", "csv", "-o", str(folder / "csv")]) == 0
+        assert run(["report", str(folder), "-o", str(folder / "page")]) == 0
+    assert (other / "csv" / "cells.csv").read_bytes() == (counted / "csv" / "cells.csv").read_bytes()
+    assert run(["compare", str(counted), str(other)]) == 0
+
+
+def test_a_folder_of_images_that_is_not_there_is_wrong_usage(
+    counted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["report", str(counted), "--images", "typo"]) == 2
+    assert "typo: no such folder" in capsys.readouterr().err

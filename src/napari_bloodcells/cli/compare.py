@@ -34,13 +34,15 @@ def compare(
     within what chance explains (Rümke).  With -o also Bland-Altman and Passing-Bablok, as tables and plots.
     """
     from napari_bloodcells.core.counting.cellstable import read_cells
+    from napari_bloodcells.core.counting.output import read_table
     from napari_bloodcells.core.report.inputs import scheme_of
     from napari_bloodcells.core.statistics.compare import common_scheme
     from napari_bloodcells.core.statistics.compare import compare as compare_tables
 
     if not 0 < min_iou <= 1:
         raise UsageError(f"--min-iou {min_iou:g}: lies above 0 and is at most 1.")
-    tables = [read_cells(_table(path)) for path in (a, b)]
+    files = [_table(path) for path in (a, b)]
+    tables = [read_table(file) if file.suffix in (".json", ".parquet") else read_cells(file) for file in files]
     schemes = [scheme_of(table) for table in tables]
     scheme = common_scheme(*schemes)
     found = compare_tables(tables[0], tables[1], scheme, min_iou=min_iou)
@@ -58,7 +60,9 @@ def compare(
 
 
 def _table(path: Path) -> Path:
-    return path / "cells.csv" if path.is_dir() else path
+    from napari_bloodcells.core.counting.output import find_table
+
+    return find_table(path, "cells") or path / "cells.csv" if path.is_dir() else path
 
 
 def _beside(tables: Sequence[pd.DataFrame], schemes: Sequence[ClassScheme]) -> Iterator[str]:

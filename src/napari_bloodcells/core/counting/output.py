@@ -153,8 +153,16 @@ def read_finished(
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{folder / RUN}: is damaged; give another folder with -o.") from error
     check_same_run(folder, former, json.loads(json.dumps(fingerprint)))
-    cells, images, differential = (read_table(folder / f"{name}.{format}") for name in TABLES)
+    cells, images, differential = (
+        read_table(find_table(folder, name, format) or folder / f"{name}.{format}") for name in TABLES
+    )
     return cells, images, differential, run
+
+
+def find_table(folder: Path, name: str, format: str = "csv") -> Path | None:
+    """The table ``name`` (of ``TABLES``) in an output folder: in ``format``, else in any other; None without one."""
+    files = (folder / f"{name}.{suffix}" for suffix in (format, *FORMATS))
+    return next((file for file in files if file.is_file()), None)
 
 
 def read_table(path: Path) -> pd.DataFrame:

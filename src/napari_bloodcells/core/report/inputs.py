@@ -105,7 +105,7 @@ def from_folder(folder: Path, images: Path | None = None, corrections: Sequence[
     Parameters
     ----------
     folder : Path
-        Holds ``cells.csv``, ``images.csv`` and ``run.json``.
+        Holds ``cells.csv``, ``images.csv`` (or both as Parquet or JSON) and ``run.json``.
     images : Path, optional
         The folder that was counted; taken from ``run.json`` where that names one which is there.
     corrections : sequence of Path
@@ -118,15 +118,19 @@ def from_folder(folder: Path, images: Path | None = None, corrections: Sequence[
     """
     import pandas as pd
 
-    if not (folder / "cells.csv").is_file():
+    from napari_bloodcells.core.counting.output import find_table, read_table
+
+    if (path := find_table(folder, "cells")) is None:
         raise UsageError(f"{folder.name}: holds no cells.csv; give the output folder of a count.")
-    cells = read_cells(folder / "cells.csv")
-    for path in corrections:
-        cells = apply_corrections(cells, read_cells(path))
-    if (folder / "images.csv").is_file():
-        table = read_table(folder / "images.csv")
+    if images is not None and not images.is_dir():
+        raise UsageError(f"{images}: no such folder; --images names the folder that was counted.")
+    cells = read_table(path)
+    for corrected in corrections:
+        cells = apply_corrections(cells, read_cells(corrected))
+    if (path := find_table(folder, "images")) is not None:
+        table = read_table(path)
         if not {"image", "status"} <= set(table.columns):
-            raise UsageError(f"{folder.name}/images.csv: has no columns image and status; count again.")
+            raise UsageError(f"{folder.name}/{path.name}: has no columns image and status; count again.")
     else:
         names = list(dict.fromkeys(cells["image"]))
         table = pd.DataFrame({"image": names, "status": ["ok"] * len(names)})
