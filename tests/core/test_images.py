@@ -431,3 +431,13 @@ def test_a_real_field_is_read_as_it_is(shared_data: Path) -> None:
     assert nucleus[2] > nucleus[0] + 20  # violet; with red and blue exchanged it would be brown
     assert nucleus[0] > nucleus[1] + 10
     assert np.array_equal(read_image(path), np.asarray(Image.open(path)))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_the_size_of_an_empty_file_is_told_as_its_pixels_are(tmp_path: Path, name: str) -> None:
+    from napari_bloodcells.core.images import image_size
+
+    (tmp_path / name).write_bytes(b"")
+    for read in (image_size, read_image):
+        with pytest.raises(ImageError, match=r"is empty \(0 bytes\)"):
+            read(tmp_path / name)

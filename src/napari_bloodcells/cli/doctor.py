@@ -27,7 +27,7 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "parquet": (("pyarrow",), "tables as Parquet (--format parquet)"),
     "cluster": (("distributed", "dask"), "counting on many machines (--cluster)"),
     "remote": (("fsspec",), "folders on S3, HTTP and other stores"),
-    "fhir": (("fhir.resources",), "FHIR reports (--fhir)"),
+    "fhir": (("fhir.resources",), "FHIR reports (export -f fhir-r4)"),
     "wsi": (("openslide",), "slides of scanners (.svs, .ndpi, .mrxs)"),
 }
 """Extra of ``pyproject.toml``: the modules that it brings, and what they are for."""

@@ -106,7 +106,10 @@ def image_size(path: Path | str) -> tuple[int, int]:
             height, width = read_image(path).shape[:2]
             return height, width
         with open(path, "rb") as file:
-            picture = _open(file, file.read(_HEADER), name)
+            header = file.read(_HEADER)
+            if not header:
+                raise ImageError(f"{name}: is empty (0 bytes).")
+            picture = _open(file, header, name)
             width, height = picture.size
             return (width, height) if picture.getexif().get(_EXIF_ORIENTATION, 1) >= 5 else (height, width)
     except ImageError:
@@ -197,7 +200,7 @@ def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
             f"{name}: {width} x {height} pixels are more than the limit of {max_pixels / 1e6:g} million; "
-            "raise max_pixels if the file can be trusted."
+            "raise max_pixels (--max-pixels) if the file can be trusted."
         )
 
 
