@@ -105,8 +105,6 @@ def test_tables_of_other_formats_are_read_as_those_of_csv(counted: Path, format:
     assert run(["compare", str(counted), str(other)]) == 0
 
 
-def test_a_folder_of_images_that_is_not_there_is_wrong_usage(
-    counted: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_of_images_that_is_not_there_is_wrong_usage(counted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["report", str(counted), "--images", "typo"]) == 2
     assert "typo: no such folder" in capsys.readouterr().err

@@ -106,7 +106,9 @@ def count(
     if options.anonymous:
         listed = unnamed(listed)
     if not listed.jobs:
-        raise BloodcellsError(f"{_given(paths_or_arrays)}: no images there (JPEG, PNG, BMP, WebP, GIF, TIFF or slides).")
+        raise BloodcellsError(
+            f"{_given(paths_or_arrays)}: no images there (JPEG, PNG, BMP, WebP, GIF, TIFF or slides)."
+        )
     run = _Run(listed, setup, options, loaded, progress or Silent())
     if options.output is None:
         return run.in_memory()

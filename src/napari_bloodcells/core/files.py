@@ -123,7 +123,9 @@ def write_atomic(path: Path | str, data: bytes, *, overwrite: bool = False) -> P
     path = Path(path)
     name = display_name(path)
     if not overwrite and os.path.lexists(path):
-        raise OutputError(f"{name}: is already there and is not overwritten; choose another name or allow overwriting (--overwrite).")
+        raise OutputError(
+            f"{name}: is already there and is not overwritten; choose another name or allow overwriting (--overwrite)."
+        )
     try:
         handle, temporary = tempfile.mkstemp(prefix=PART, dir=path.parent)
     except OSError as problem:
