@@ -62,6 +62,8 @@ def test_the_new_model_knows_the_labeled_cells_and_the_old_one_is_as_it_was(labe
     assert new.info.training[-1].counts == dict.fromkeys(COLORS, 6)
     assert [sum(row) for row in new.info.confusion or ()] == [6] * len(COLORS)  # of these cells, not of the old ones
     assert not new.info.confusions
+    assert {metric.data for metric in new.info.metrics} == {"calibration cells"}
+    assert new.info.created > old.info.created
     assert all(torch.equal(before[k], v) for k, v in old.module.state_dict().items())
     assert not torch.equal(new.module.head.weight, old.module.head.weight)
     assert found.changed in ("means", "layer")

@@ -9,6 +9,7 @@ is a bundle of its own; the model it came from is not touched.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -230,6 +231,7 @@ def _describe(old: BundleInfo, found: Refit, after: Scores, pack: CropPack) -> B
             "confusion": tuple(tuple(int(v) for v in row) for row in after.confusion),  # of this microscope alone
             "confusions": {},
             "training": (*old.training, source),
-            "metrics": (*old.metrics, *after.metrics),
+            "metrics": after.metrics,  # the old ones are of another head
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )
