@@ -118,7 +118,7 @@ def count(
 def _given(sources: Sources) -> str:
     """What was given, for an error: the paths and addresses, separated by commas."""
     listed = [sources] if isinstance(sources, (str, Path)) else list(sources)
-    names = [shown(entry) if is_address(entry) else display_name(str(entry)) for entry in listed]
+    names = [shown(str(entry)) if is_address(entry) else display_name(str(entry)) for entry in listed]
     return ", ".join(names) or "nothing was given"
 
 

@@ -24,7 +24,7 @@ from napari_bloodcells.core.counting.cellstable import (
     read_cells,
 )
 from napari_bloodcells.core.counting.options import max_pixels_of
-from napari_bloodcells.core.counting.output import read_table
+from napari_bloodcells.core.counting.output import find_table, read_table
 from napari_bloodcells.core.errors import DataWarning, ImageError, UsageError
 from napari_bloodcells.core.files import display_name
 from napari_bloodcells.core.images import DEFAULT_MAX_PIXELS
@@ -117,8 +117,6 @@ def from_folder(folder: Path, images: Path | None = None, corrections: Sequence[
         The folder holds no count, or a table is not sound.
     """
     import pandas as pd
-
-    from napari_bloodcells.core.counting.output import find_table, read_table
 
     if (path := find_table(folder, "cells")) is None:
         raise UsageError(f"{folder.name}: holds no cells.csv; give the output folder of a count.")
