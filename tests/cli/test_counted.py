@@ -41,7 +41,7 @@ def test_one_folder_is_one_table_with_its_remarks() -> None:
     assert "together" not in text
     assert "Only 90 white cells were classified" in text
     assert "10 cells (10 %) are unidentified" in text
-    assert "1 of 1 images have problems of quality: out of focus." in text
+    assert "1 of 1 image has problems of quality: out of focus (1)." in text
 
 
 def test_a_share_is_rounded_once_as_on_the_page() -> None:
