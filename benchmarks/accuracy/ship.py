@@ -3,7 +3,7 @@
 Temperature, thresholds and the confusion matrix come from validation cells, with at most 60 of one class of one source:
 ``pbc`` alone would be nine tenths of them otherwise, and a confidence that is right on one microscope is not wanted.
 
-    python -m benchmarks.accuracy.ship --data ../shared/data --trunk first.pt second.pt --shares 0.25 0.75
+    python -m benchmarks.accuracy.ship --data ../shared/data --trunk third.pt
 
 Of several trunks, each of which went on from the one before, the weighted mean of the weights is taken (Wortsman et
 al., "Model soups", ICML 2022).
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.accuracy.cells import SCHEME, SEEN, TRAIN, VALIDATION, AllCells, gather
-from benchmarks.accuracy.trunk import MEAN, STD
+from benchmarks.accuracy.trunk import MEAN, STD, averaged
 from napari_bloodcells import __version__
 from napari_bloodcells.core.bundle import save_bundle
 from napari_bloodcells.core.classes import load_scheme
@@ -144,16 +144,6 @@ def _sources(
         counts = np.bincount(labels[used & (cells.sources == source)], minlength=len(names)).tolist()
         found.append(TrainingSource(source=source, counts={n: c for n, c in zip(names, counts, strict=True) if c}))
     return tuple(found)
-
-
-def averaged(trunks: Sequence[Mapping[str, Tensor]], shares: Sequence[float] | None) -> dict[str, Tensor]:
-    """The weighted mean of the weights of several trunks."""
-    given = shares or [1.0] * len(trunks)
-    total = sum(given)
-    return {
-        name: torch.stack([trunk[name] * (share / total) for trunk, share in zip(trunks, given, strict=True)]).sum(0)
-        for name in trunks[0]
-    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

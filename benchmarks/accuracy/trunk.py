@@ -168,13 +168,24 @@ class _State:
         self.steps, self.seconds = state["n"], state["spent"]
 
 
+def averaged(trunks: Sequence[Mapping[str, Tensor]], shares: Sequence[float] | None) -> dict[str, Tensor]:
+    """The weighted mean of the weights of several trunks."""
+    given = shares or [1.0] * len(trunks)
+    total = sum(given)
+    return {
+        name: torch.stack([trunk[name] * (share / total) for trunk, share in zip(trunks, given, strict=True)]).sum(0)
+        for name in trunks[0]
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train on everything but validation and test parts, or leave sources out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--minutes", type=float, default=TrunkSettings.minutes)
     parser.add_argument("--without", nargs="*", default=[], choices=SOURCES, help="sources to leave out")
-    parser.add_argument("--start", type=Path, help="weights of a former training to go on from")
+    parser.add_argument("--start", type=Path, nargs="+", help="weights of a former training, or several, to go on from")
+    parser.add_argument("--shares", type=float, nargs="+", help="of each of --start in their mean; alike by default")
     parser.add_argument("--lr", type=float, default=TrunkSettings.lr)
     parser.add_argument("--seed", type=int, default=TrunkSettings.seed)
     parser.add_argument("--threads", type=int, default=1)
@@ -185,7 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     keep = (cells.part == TRAIN) & ~np.isin(cells.sources, given.without)
     ema = 0.9995 if given.minutes > 25 else 0.998
     settings = TrunkSettings(given.minutes, lr=given.lr, ema=ema, seed=given.seed)
-    start = None if given.start is None else torch.load(given.start, weights_only=True)
+    start = None
+    if given.start is not None:
+        start = averaged([torch.load(place, weights_only=True) for place in given.start], given.shares)
     weights = train_trunk(cells, keep, settings, given.output.with_suffix(".checkpoint"), start)
     torch.save(weights, given.output)
 
