@@ -77,9 +77,10 @@ def card(name: str, found: dict[str, Any]) -> str:
         "## Training",
         "",
         f"`bloodcells-batch train --recipe {name} ...` trains this network with these settings. The weights shipped "
-        "were made by `python -m benchmarks.accuracy.trunk` in three legs of 50, 70 and 75 minutes (4.4 million cells; all "
-        "eight classes of `pbc8`, all sources, one core of a two-core AMD EPYC with AVX512-BF16 shared with "
-        "other work, seeds 0, 0 and 3; the commands are on the page *Accuracy*) and `python -m benchmarks.accuracy.ship`; "
+        "were made by `python -m benchmarks.accuracy.trunk` in three legs of 50, 70 and 75 minutes (4.4 million "
+        "cells; all eight classes of `pbc8`, all sources, one core of a two-core AMD EPYC with AVX512-BF16 shared "
+        "with other work, seeds 0, 0 and 3; the commands are on the page *Accuracy*) and "
+        "`python -m benchmarks.accuracy.ship`; "
         "`wbc5` and `wbc4` are its outputs for their classes.",
         "",
         "## Figures",
