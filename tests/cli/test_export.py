@@ -47,7 +47,9 @@ def test_pages_are_written_with_the_corrected_classes(counted: Path) -> None:
 def test_fhir_carries_absolute_counts_when_the_white_cells_are_given(counted: Path) -> None:
     pytest.importorskip("fhir.resources")
     assert run(["export", str(counted), "-f", "fhir-r4", "--wbc", "7.2"]) == 0
-    assert '"751-8"' in (counted / "fhir-r4" / "all.fhir.json").read_text("utf-8")
+    files = sorted((counted / "fhir-r4").glob("*.fhir.json"))
+    assert [file.name for file in files] == ["a.fhir.json", "b.fhir.json"]  # none of a patient who is both
+    assert all('"751-8"' in file.read_text("utf-8") for file in files)
 
 
 def test_intervals_of_all_classes_at_once_are_given_on_request(counted: Path) -> None:

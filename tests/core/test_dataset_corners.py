@@ -232,7 +232,7 @@ def test_thresholds_stay_as_they_are_where_nothing_is_right(tiny_model: Path, mo
     groups = np.array([f"g{i}" for i in range(12)])
 
     class Fit:
-        head, strength = None, 1.0
+        head, changed, means = None, "layer", None
         logits = np.eye(5)[(labels + 2) % 5] * 9.0  # always another class
 
     monkeypatch.setattr("napari_bloodcells.core.calibrate.choose_head", lambda *_: Fit())

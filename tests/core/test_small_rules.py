@@ -109,7 +109,7 @@ def test_images_without_notes_on_quality_have_none() -> None:
     images = pd.DataFrame({"image": ["a", "b"], "status": ["ok", "b: is empty (0 bytes)."]})
     block = differentials(cells, load_scheme("wbc5"), images)[0]
     said = remarks(block, cells, images)
-    assert "1 of 2 images could not be read and are not in the count." in said
+    assert "1 of 2 images could not be read and is not in the count." in said
     assert not any("quality" in text for text in said)
 
 

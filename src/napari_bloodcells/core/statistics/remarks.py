@@ -64,7 +64,7 @@ def remarks(
         cells_are = _plural(unidentified, "cell", "cells")
         verb = "is" if unidentified == 1 else "are"
         said.append(
-            f"{cells_are} ({share:.0f} %) {verb} unidentified: they may be abnormal; look at them before you report."
+            f"{cells_are} ({share:.0f} %) {verb} unidentified: perhaps abnormal; look at each before you report."
         )
     if cells is not None and "distance" in cells and len(cells):
         far = int((cells["distance"] > FAR).sum())
@@ -72,7 +72,7 @@ def remarks(
             share = 100 * far / len(cells)
             said.append(
                 f"{_plural(far, 'cell', 'cells')} ({share:.0f} %) {'is' if far == 1 else 'are'} unlike those the model "
-                "was trained on: they may be abnormal; look at them first, then check the stain and the microscope, or "
+                "was trained on: perhaps abnormal; look at each first, then check the stain and the microscope, or "
                 "calibrate the model."
             )
     if images is not None:
