@@ -88,8 +88,8 @@ def count(
 
     Examples
     --------
-    >>> from napari_bloodcells.synthetic import draw_field             # doctest: +SKIP
-    >>> result = count([draw_field(seed=1).image])                     # doctest: +SKIP
+    >>> from napari_bloodcells.synthetic import draw_smear             # doctest: +SKIP
+    >>> result = count([draw_smear(seed=1).image])                     # doctest: +SKIP
     >>> result.differentials[["class", "count", "percent"]]            # doctest: +SKIP
     """
     options = options or CountOptions()
