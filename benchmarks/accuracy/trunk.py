@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from benchmarks.accuracy.cells import SCHEME, SEEN, SOURCES, TRAIN, AllCells, gather
 from benchmarks.accuracy.copies import SOURCE as COPIES
 from napari_bloodcells.core.classes import load_scheme
+from napari_bloodcells.core.devices import fast_bf16
 from napari_bloodcells.core.inputs import to_input
 from napari_bloodcells.core.models import build
 from napari_bloodcells.core.models.classifier import Classifier
@@ -130,7 +131,7 @@ class _State:
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         self.module.train()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16(torch.device("cpu"))):
             logits = self.module(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.settings.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)

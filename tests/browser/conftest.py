@@ -31,7 +31,6 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def browser(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A Chromium driven by Selenium; skipped where there is none."""
-    pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install selenium")
     if None in programs():
         pytest.skip("chromium and chromedriver are not here: apt-get install chromium chromium-driver")
     found = start(tmp_path_factory.mktemp("profile"), downloads)

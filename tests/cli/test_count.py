@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 from napari_bloodcells.cli.app import run as call
@@ -138,7 +139,6 @@ def test_a_polite_stop_keeps_what_is_finished_and_says_how_to_go_on(
 
 
 def test_workers_end_when_the_run_is_killed(many: Path, tiny_model: Path, tmp_path: Path) -> None:
-    psutil = pytest.importorskip("psutil")
     arguments = [many, "-o", tmp_path, "--model", tiny_model, "--boxes", "xml", "--workers", 2, "--batch-size", 1]
     started = subprocess.Popen([*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE)
     while started.poll() is None and not list((tmp_path / ".partial").glob("*.jsonl")):

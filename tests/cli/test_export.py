@@ -45,7 +45,6 @@ def test_pages_are_written_with_the_corrected_classes(counted: Path) -> None:
 
 
 def test_fhir_carries_absolute_counts_when_the_white_cells_are_given(counted: Path) -> None:
-    pytest.importorskip("fhir.resources")
     assert run(["export", str(counted), "-f", "fhir-r4", "--wbc", "7.2"]) == 0
     files = sorted((counted / "fhir-r4").glob("*.fhir.json"))
     assert [file.name for file in files] == ["a.fhir.json", "b.fhir.json"]  # none of a patient who is both
@@ -93,8 +92,6 @@ def test_a_folder_without_a_count_is_wrong_usage(tmp_path: Path, capsys: pytest.
 
 @pytest.mark.parametrize("format", ["json", "parquet"])
 def test_tables_of_other_formats_are_read_as_those_of_csv(counted: Path, format: str) -> None:
-    if format == "parquet":
-        pytest.importorskip("pyarrow")
     other = counted.parent / "other"
     other.mkdir()
     for name in ("cells", "images"):

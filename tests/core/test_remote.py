@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fsspec
 import pandas as pd
 import pytest
 
 from napari_bloodcells.core.count import count
 from napari_bloodcells.core.errors import ImageError, UsageError
 from napari_bloodcells.core.remote import list_images, read_remote
-
-fsspec = pytest.importorskip("fsspec")
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -56,7 +55,6 @@ def test_a_remote_folder_is_counted_as_a_local_one(smears: Path, tiny_model: Pat
 
 
 def test_a_file_on_a_web_server_is_counted(smears: Path, tiny_model: Path, served: str) -> None:
-    pytest.importorskip("aiohttp")
     name = min((smears / "a").glob("*.png")).name
     remote = count(f"{served}/a/{name}", str(tiny_model), "find", "cpu")
     local = count(smears / "a" / name, str(tiny_model), "find", "cpu")
@@ -64,7 +62,6 @@ def test_a_file_on_a_web_server_is_counted(smears: Path, tiny_model: Path, serve
 
 
 def test_a_folder_on_a_web_server_is_listed(smears: Path, served: str) -> None:
-    pytest.importorskip("aiohttp")
     assert sorted(list_images(f"{served}/a/")) == sorted(p.name for p in (smears / "a").glob("*.png"))
 
 

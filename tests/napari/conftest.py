@@ -9,9 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("napari")
-
 from qtpy.QtCore import Qt
 
 from napari_bloodcells.core.classes import load_scheme

@@ -62,7 +62,7 @@ def compare(
 def _table(path: Path) -> Path:
     from napari_bloodcells.core.counting.output import find_table
 
-    return find_table(path, "cells") or path / "cells.csv" if path.is_dir() else path
+    return (find_table(path, "cells") or path / "cells.csv") if path.is_dir() else path
 
 
 def _beside(tables: Sequence[pd.DataFrame], schemes: Sequence[ClassScheme]) -> Iterator[str]:

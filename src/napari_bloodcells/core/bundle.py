@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +23,7 @@ from torch import Tensor
 from napari_bloodcells.core.errors import BundleError, OutputError, UsageError
 from napari_bloodcells.core.featurespace import FeatureSpace
 from napari_bloodcells.core.files import display_name, make_folder, read_regular, write_atomic
+from napari_bloodcells.core.installed import model_homes
 from napari_bloodcells.core.model import Model, Prediction
 from napari_bloodcells.core.models import architecture, architecture_names
 from napari_bloodcells.core.schema import BundleInfo
@@ -87,7 +85,7 @@ def read_info(name_or_path: str | Path) -> BundleInfo:
 def installed_models() -> tuple[BundleInfo, ...]:
     """What is known of the models that came with the package or were put in its cache, in the order of their names."""
     found: dict[str, Path] = {}
-    for home in _homes():
+    for home in model_homes():
         for metadata in sorted(home.glob(f"*/{METADATA}")):
             found.setdefault(metadata.parent.name, metadata.parent)
     return tuple(read_info(found[name]) for name in sorted(found))
@@ -168,7 +166,7 @@ def find_bundle(name_or_path: str | Path) -> Path:
     """The folder or file that ``name_or_path`` means; see ``load_model``."""
     name = DEFAULT if str(name_or_path) == "default" else str(name_or_path)
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) and isinstance(name_or_path, str):
-        for home in _homes():
+        for home in model_homes():
             if (home / name / METADATA).is_file():
                 return home / name
     path = Path(name_or_path)
@@ -187,18 +185,6 @@ def find_bundle(name_or_path: str | Path) -> Path:
             return path.parent
         raise BundleError(f"{display_name(path)}: no model bundle; name its folder or its .safetensors file.")
     return path.parent if path.name == WEIGHTS and (path.parent / METADATA).exists() else path
-
-
-def _homes() -> Iterator[Path]:
-    """Where models live: in the package, then in ``$BLOODCELLS_MODELS`` or the user's cache folder."""
-    yield Path(str(files("napari_bloodcells") / "weights"))
-    named = os.environ.get("BLOODCELLS_MODELS")
-    if named:
-        yield Path(named)
-    else:
-        import pooch
-
-        yield Path(pooch.os_cache("napari-bloodcells")) / "models"
 
 
 def _refuse_pickle(path: Path) -> None:

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from napari_bloodcells.core.errors import ImageError
 
-RED_CELL_UM = 7.5
 WBC_BOX_UM = 14.0
 POSSIBLE_UM = (1.5, 30.0)
 """Longest side of the box of a cell, from a small platelet to a large monocyte: where a measured scale makes a cell

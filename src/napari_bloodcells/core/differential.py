@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from napari_bloodcells.core.classes import NOT_A_WBC, UNIDENTIFIED
 from napari_bloodcells.core.statistics.intervals import LEVEL, clopper_pearson, goodman, whole_percents
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from napari_bloodcells.core.classes import ClassScheme
 
 WHOLE_FOLDER = "all"
-UNIDENTIFIED = "unidentified"
-NOT_A_WBC = "not a WBC"
 _INTERVAL_COLUMNS = ("sample", "class", "count", "percent", "ci_low", "ci_high")
 DIFFERENTIAL_COLUMNS = (*_INTERVAL_COLUMNS, "whole_percent", "rate", "rate_unit")
 

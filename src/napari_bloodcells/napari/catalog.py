@@ -5,12 +5,12 @@ A model trained in this session is offered at once (``offer``), in every open wi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 
 from psygnal import Signal
+
+from napari_bloodcells.core.installed import model_homes
 
 METADATA = "model.json"
 DEFAULT = "default"
@@ -28,7 +28,7 @@ _offered: list[str] = []
 
 def model_names() -> list[str]:
     """``default``, then the installed models by name, then the bundles of this session by folder."""
-    names = {folder.name for home in _homes() for folder in _folders(home)}
+    names = {folder.name for home in model_homes() for folder in _folders(home)}
     return [DEFAULT, *sorted(names), *_offered]
 
 
@@ -43,14 +43,3 @@ def offer(folder: str | Path) -> None:
 def _folders(home: Path) -> Iterator[Path]:
     if home.is_dir():
         yield from (path.parent for path in sorted(home.glob(f"*/{METADATA}")))
-
-
-def _homes() -> Iterator[Path]:
-    yield Path(str(files("napari_bloodcells") / "weights"))
-    named = os.environ.get("BLOODCELLS_MODELS")
-    if named:
-        yield Path(named)
-        return
-    import pooch
-
-    yield Path(pooch.os_cache("napari-bloodcells")) / "models"

@@ -75,20 +75,19 @@ class ModelShelf:
     """Models that were loaded once, so that a drawn box is classified without loading again."""
 
     def __init__(self) -> None:
-        self._models: dict[tuple[str, str], Model] = {}
+        self._models: dict[tuple[str, str, int], Model] = {}
 
     def get(self, name: str, device: str) -> Model:
-        """The model of that name on that device; loads it (and torch) the first time."""
+        """The model of that name on that device; loads it (and torch) the first time, and when it was replaced."""
         load_torch()
         from napari_bloodcells import load_model
+        from napari_bloodcells.core.bundle import WEIGHTS, find_bundle
 
-        if (name, device) not in self._models:
-            self._models[name, device] = load_model(name, device=device)
-        return self._models[name, device]
-
-    def forget(self) -> None:
-        """Load anew next time (a model was trained or replaced)."""
-        self._models.clear()
+        place = find_bundle(name)
+        written = (place / WEIGHTS if place.is_dir() else place).stat().st_mtime_ns
+        if (name, device, written) not in self._models:
+            self._models[name, device, written] = load_model(name, device=device)
+        return self._models[name, device, written]
 
 
 def count_fields(fields: Fields, request: CountRequest, progress: Progress, shelf: ModelShelf) -> Counted:

@@ -16,12 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_bloodcells.core.errors import BloodcellsError, DataWarning, ImageError
-from napari_bloodcells.core.images import read_image
+from napari_bloodcells.core.images import image_size, read_image
 from napari_bloodcells.napari.fields import METADATA
 
 EMPTY_GROUND = 255
-_TURNED = (5, 6, 7, 8)
-_ORIENTATION = 274
 _LOG = logging.getLogger(__name__)
 
 
@@ -65,28 +63,6 @@ def image_layer(
     keywords = _keywords(title or paths[0].parent.name, *zip(*((p, n) for p, n, _ in kept), strict=True), [])
     keywords["metadata"][METADATA]["sizes"] = [list(size) for _, _, size in kept]
     return stack, keywords, "image"
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of a photograph, upright, from its header where that tells it.
-
-    Raises
-    ------
-    ImageError
-        The file is no image.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as picture:
-            if picture.format in ("JPEG", "PNG", "BMP", "WEBP"):
-                width, height = picture.size
-                turned = picture.getexif().get(_ORIENTATION) in _TURNED
-                return (width, height) if turned else (height, width)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        _LOG.debug("%s: header: %s", path, error)
-    height, width = read_image(path).shape[:2]
-    return height, width
 
 
 def _lazy_stack(paths: Sequence[Path], size: tuple[int, int]) -> Any:

@@ -9,6 +9,7 @@ from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QComboBox, QLabel, QSpinBox, QVBoxLayout
 
 from napari_bloodcells.core.errors import BloodcellsError, Cancelled
+from napari_bloodcells.core.installed import recipe_names
 from napari_bloodcells.napari import catalog, preferences
 from napari_bloodcells.napari.count_form import DEVICES, MARGINS, WIDTH, ModelChoice, combo_of, form_of
 from napari_bloodcells.napari.curves import Curves
@@ -24,14 +25,6 @@ if TYPE_CHECKING:
 CALIBRATE = "calibrate"
 LAYERS, FOLDER = "layers", "folder"
 SOURCES = {LAYERS: "reviewed cells of the open layers", FOLDER: "a folder (reviews, or class folders)"}
-
-
-def recipe_names() -> list[str]:
-    """The recipes that come with the package, told by their files (the core would load torch)."""
-    from importlib.resources import files
-
-    folder = files("napari_bloodcells") / "recipes"
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
 
 
 class TrainWidget(TaskWidget):

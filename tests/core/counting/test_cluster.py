@@ -20,8 +20,6 @@ from napari_bloodcells.core.counting.options import CountOptions
 from napari_bloodcells.core.errors import BloodcellsError, UsageError
 from napari_bloodcells.core.progress import Silent
 
-pytest.importorskip("distributed")
-
 
 @contextmanager
 def process(*arguments: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:

@@ -17,7 +17,7 @@ from napari_bloodcells.core.bundle import load_model
 from napari_bloodcells.core.count import count
 from napari_bloodcells.core.counting import cells as cells_module
 from napari_bloodcells.core.counting import jobs as jobs_module
-from napari_bloodcells.core.counting.cellstable import apply_corrections, duplicated_cells
+from napari_bloodcells.core.counting.cellstable import apply_corrections
 from napari_bloodcells.core.counting.jobs import collect_jobs
 from napari_bloodcells.core.counting.options import CountOptions
 from napari_bloodcells.core.counting.output import read_finished, read_table
@@ -135,11 +135,6 @@ def test_a_second_correction_keeps_what_the_machine_said_first() -> None:
     first = apply_corrections(pd.DataFrame([row]), pd.DataFrame([{**row, "class": "monocyte", "reviewer": "A"}]))
     second = apply_corrections(first, pd.DataFrame([{**row, "class": "basophil", "reviewer": "B"}]))
     assert second[["class", "machine_class", "reviewer"]].iloc[0].tolist() == ["basophil", "neutrophil", "B"]
-
-
-def test_a_cell_that_stands_twice_is_told() -> None:
-    cells = pd.DataFrame({"image": ["a", "a", "b"], "cell": [1, 1, 1]})
-    assert list(duplicated_cells(cells)) == [("a", 1)]
 
 
 def test_images_that_are_gone_have_no_overlay(tiny_model: Path, smears: Path, tmp_path: Path) -> None:

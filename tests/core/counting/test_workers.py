@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -87,24 +88,28 @@ def test_two_devices_are_two_workers_with_the_same_cells(smears: Path, tiny_mode
     assert two.cells.equals(one.cells)
 
 
-def test_a_cluster_worker_builds_its_counter_from_what_was_sent(
-    smears: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def cluster_worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process as a worker that has built no counter yet; the threads that it takes are given back."""
     monkeypatch.setattr(cluster, "_counters", {})
     before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("cluster_worker")
+def test_a_cluster_worker_builds_its_counter_from_what_was_sent(smears: Path, tiny_model: Path) -> None:
     jobs = collect_jobs(smears / "a").jobs[:2]
     setup = CounterSetup(model=str(tiny_model), device="cpu", boxes="xml")
     parcel = pickle.loads(pickle.dumps(cluster._Parcel.pack(setup)))
-    try:
-        shard, records, times = cluster.count_shard(parcel, 5, jobs)
-        again = cluster.count_shard(parcel, 6, jobs)
-    finally:
-        torch.set_num_threads(before)
+    shard, records, times = cluster.count_shard(parcel, 5, jobs)
+    again = cluster.count_shard(parcel, 6, jobs)
     assert (shard, again[0], len(cluster._counters)) == (5, 6, 1)
     assert records == again[1] == [record.to_json() for record in FieldCounter(setup).count(jobs)]
     assert times.images == again[2].images == 2
 
 
+@pytest.mark.usefixtures("cluster_worker")
 def test_a_cluster_worker_opens_a_bundle_in_one_file(tiny_model: Path, tmp_path: Path) -> None:
     from napari_bloodcells.core.bundle import load_model, save_bundle
 
@@ -112,42 +117,31 @@ def test_a_cluster_worker_opens_a_bundle_in_one_file(tiny_model: Path, tmp_path:
     single = save_bundle(tmp_path / "one.safetensors", model.module, model.info)
     parcel = cluster._Parcel.pack(CounterSetup(model=str(single), device="cpu"))
     assert (list(parcel.files), parcel.setup.model) == (["model/one.safetensors"], "model/one.safetensors")
-    before = torch.get_num_threads()
-    try:
-        assert parcel._build().model.info.name == "tiny"
-    finally:
-        torch.set_num_threads(before)
+    assert parcel._build().model.info.name == "tiny"
 
 
+@pytest.mark.usefixtures("cluster_worker")
 def test_a_cluster_worker_counts_with_the_model_that_was_sent_last(
-    smears: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    smears: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     """Same settings, another bundle under another path; then the same path, trained anew: never the former counter."""
     from napari_bloodcells.core.bundle import load_model, save_bundle
 
-    monkeypatch.setattr(cluster, "_counters", {})
-    before = torch.get_num_threads()
     jobs = collect_jobs(smears / "a").jobs[:2]
     model, place = load_model(tiny_model, "cpu"), tmp_path / tiny_model.name
     setup = CounterSetup(model=str(place), device="cpu", boxes="xml")
-    try:
-        cluster.count_shard(cluster._Parcel.pack(CounterSetup(str(tiny_model), "cpu", "xml")), 0, jobs)
-        for _ in range(2):
-            model.module.head.weight *= -0.5
-            save_bundle(place, model.module, model.info, overwrite=True)
-            _, records, _ = cluster.count_shard(cluster._Parcel.pack(setup), 0, jobs)
-            assert records == [record.to_json() for record in FieldCounter(setup).count(jobs)]
-    finally:
-        torch.set_num_threads(before)
+    cluster.count_shard(cluster._Parcel.pack(CounterSetup(str(tiny_model), "cpu", "xml")), 0, jobs)
+    for _ in range(2):
+        model.module.head.weight *= -0.5
+        save_bundle(place, model.module, model.info, overwrite=True)
+        _, records, _ = cluster.count_shard(cluster._Parcel.pack(setup), 0, jobs)
+        assert records == [record.to_json() for record in FieldCounter(setup).count(jobs)]
 
 
-def test_a_cluster_worker_is_sent_the_localizer_of_ones_own(
-    smears: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("cluster_worker")
+def test_a_cluster_worker_is_sent_the_localizer_of_ones_own(smears: Path, tiny_model: Path, tmp_path: Path) -> None:
     from napari_bloodcells.core.localize.store import home
 
-    monkeypatch.setattr(cluster, "_counters", {})
-    before = torch.get_num_threads()
     jobs = collect_jobs(smears / "a", annotations=False).jobs[:1]
     own = tmp_path / "own"
     shutil.copytree(home(), own)
@@ -155,10 +149,7 @@ def test_a_cluster_worker_is_sent_the_localizer_of_ones_own(
     expected = [record.to_json() for record in FieldCounter(setup).count(jobs)]
     parcel = cluster._Parcel.pack(setup)
     shutil.rmtree(own)  # as the worker's machine does not have it
-    try:
-        assert cluster.count_shard(parcel, 0, jobs)[1] == expected
-    finally:
-        torch.set_num_threads(before)
+    assert cluster.count_shard(parcel, 0, jobs)[1] == expected
 
 
 class Gone(Exception):

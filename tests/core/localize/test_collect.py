@@ -15,7 +15,8 @@ from napari_bloodcells.core.datasets.base import FieldTruth
 from napari_bloodcells.core.errors import DataSetError
 from napari_bloodcells.core.localize import calibrate_find, collect
 from napari_bloodcells.core.localize.drawn import SOURCE, drawn_fields
-from napari_bloodcells.core.localize.fields import WBC_PER_RED_CELL, labeled_field, red_cell_of
+from napari_bloodcells.core.localize.fields import labeled_field, red_cell_of
+from napari_bloodcells.core.localize.learned import WBC_PER_RED_CELL
 from napari_bloodcells.core.localize.net import CLASSES, CellNet, NetSettings
 from napari_bloodcells.core.localize.store import LocalizerInfo
 from napari_bloodcells.core.localize.targets import IGNORE

@@ -46,7 +46,6 @@ def test_what_lies_beyond_its_range_is_judged(code: str, display: str) -> None:
 
 
 def test_a_count_of_nothing_says_that_its_percents_are_unknown(run: ReportInput, tmp_path: Path) -> None:
-    pytest.importorskip("fhir.resources")
     cells = run.cells.assign(**{"class": "unidentified"})
     files = export(replace(run, cells=cells), "fhir-r4", tmp_path, options=ReportOptions())
     entries = [entry["resource"] for entry in json.loads(files[0].read_text("utf-8"))["entry"]]

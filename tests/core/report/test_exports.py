@@ -41,7 +41,6 @@ def _observations(bundle: Any) -> dict[str, Any]:
 def test_fhir_has_an_observation_per_class_that_the_library_validates(
     tmp_path: Path, run: ReportInput, release: str
 ) -> None:
-    pytest.importorskip("fhir.resources")
     if release == "r5":
         from fhir.resources.bundle import Bundle
     else:
@@ -69,7 +68,6 @@ def test_fhir_has_an_observation_per_class_that_the_library_validates(
 
 
 def test_fhir_of_one_sample_is_of_its_folder_and_says_who_reviewed(tmp_path: Path) -> None:
-    pytest.importorskip("fhir.resources")
     one = make_run({"": 1})
     cells = one.cells.assign(reviewed=False, reviewer="")
     cells.loc[0, ["reviewed", "reviewer"]] = [True, "Ada"]
@@ -80,7 +78,6 @@ def test_fhir_of_one_sample_is_of_its_folder_and_says_who_reviewed(tmp_path: Pat
 
 
 def test_erythroblasts_have_their_rate_with_its_code(tmp_path: Path, run: ReportInput) -> None:
-    pytest.importorskip("fhir.resources")
     cells = run.cells.copy()
     cells.loc[cells.index[:3], "class"] = "erythroblast"
     names = load_scheme("pbc8").names
@@ -108,7 +105,6 @@ def test_every_code_says_where_it_was_checked_and_has_a_sound_check_digit() -> N
 
 
 def test_the_same_run_gives_the_same_fhir(tmp_path: Path, run: ReportInput) -> None:
-    pytest.importorskip("fhir.resources")
     a, b = (export(run, "fhir-r4", tmp_path / name)[0].read_bytes() for name in "ab")
     assert a == b
 
@@ -143,7 +139,6 @@ def test_geojson_is_closed_rings_with_class_and_color(tmp_path: Path, run: Repor
 
 
 def test_parquet_keeps_the_tables(tmp_path: Path, run: ReportInput) -> None:
-    pytest.importorskip("pyarrow")
     files = {path.stem: pd.read_parquet(path) for path in export(run, "parquet", tmp_path)}
     assert set(files) == {"cells", "images", "differential"}
     pd.testing.assert_frame_equal(files["cells"], run.cells, check_dtype=False)

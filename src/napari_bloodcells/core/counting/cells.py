@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_bloodcells.core.classes import UNIDENTIFIED
 from napari_bloodcells.core.counting.cellstable import PIXEL_DECIMALS, PROBABILITY_DECIMALS, cell_columns
-from napari_bloodcells.core.differential import UNIDENTIFIED
 
 if TYPE_CHECKING:
     import pandas as pd

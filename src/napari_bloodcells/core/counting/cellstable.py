@@ -12,7 +12,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -245,9 +245,3 @@ def apply_corrections(cells: pd.DataFrame, corrections: pd.DataFrame) -> pd.Data
             columns["reviewer"][i] = row.get("reviewer", "")
             columns["time"][i] = row.get("time", "")
     return result.assign(**columns)
-
-
-def duplicated_cells(cells: pd.DataFrame) -> Iterable[tuple[str, int]]:
-    """Image and number of the cells that stand in the table more than once (none, in a sound one)."""
-    twice = cells[cells.duplicated(["image", "cell"])]
-    return list(zip(twice["image"], twice["cell"], strict=True))

@@ -26,7 +26,8 @@ from napari_bloodcells.core.datasets.base import DataSet, FieldTruth
 from napari_bloodcells.core.errors import BloodcellsError, DataSetError
 from napari_bloodcells.core.find import find_images
 from napari_bloodcells.core.images import image_size, read_image
-from napari_bloodcells.core.localize.fields import WBC_PER_RED_CELL, labeled_field
+from napari_bloodcells.core.localize.fields import labeled_field
+from napari_bloodcells.core.localize.learned import WBC_PER_RED_CELL
 from napari_bloodcells.core.localize.tiles import LabeledField
 from napari_bloodcells.core.progress import Progress, check_cancelled
 

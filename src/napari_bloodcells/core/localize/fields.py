@@ -11,12 +11,11 @@ from PIL import Image
 
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.crops import WHITE_LEVEL, local_white
+from napari_bloodcells.core.localize.learned import WBC_PER_RED_CELL
 from napari_bloodcells.core.localize.net import CLASSES
 from napari_bloodcells.core.localize.targets import IGNORE
 from napari_bloodcells.core.localize.tiles import RBC, WBC, LabeledField
 
-WBC_PER_RED_CELL = 1.87
-"""A white cell's box is this many red cells across: the median of the sources that box both (``core.crops``)."""
 LARGEST_RED_CELL = 36.0
 IGNORED = "ignore"
 """Label of a box over a white cell, or what may be one, that is neither asked for nor punished."""

@@ -10,11 +10,12 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from napari_bloodcells.core.classes import NOT_A_WBC, UNIDENTIFIED
 from napari_bloodcells.core.counting.cellstable import (
     BOX_COLUMNS,
     LABEL_COLUMN,
@@ -22,7 +23,7 @@ from napari_bloodcells.core.counting.cellstable import (
     REVIEW_COLUMNS,
     cell_columns,
 )
-from napari_bloodcells.core.differential import NOT_A_WBC, UNIDENTIFIED, Differential
+from napari_bloodcells.core.differential import Differential
 from napari_bloodcells.core.report.sprites import PER_SHEET, SHEET_COLUMNS, Pictures
 from napari_bloodcells.core.statistics.correction import correct
 from napari_bloodcells.core.statistics.intervals import goodman_quantile
@@ -289,8 +290,3 @@ def _plain(value: float, digits: int = 4) -> float | None:
     """``value`` rounded, and None for NaN, which JSON has not."""
     number = float(value)
     return round(number, digits) if math.isfinite(number) else None
-
-
-def row_values(row: Row) -> dict[str, Any]:
-    """``row`` as plain values, for tests and other formats."""
-    return asdict(row)

@@ -127,31 +127,21 @@ def _voc(data: ReportInput, folder: Path, overwrite: bool) -> list[Path]:
 
 
 def _csv(data: ReportInput, folder: Path, options: ReportOptions) -> list[_File]:
+    return _table_files(data, folder, options, "csv")
+
+
+def _table_files(data: ReportInput, folder: Path, options: ReportOptions, format: str) -> list[_File]:
+    """All three tables; the differential is that of the corrected classes."""
     from napari_bloodcells.core.counting.output import table_bytes
-
-    tables = _tables(data, options)
-    return [(folder / f"{n}.csv", table_bytes(t, "csv", cells=n == "cells")) for n, t in tables.items()]
-
-
-def _tables(data: ReportInput, options: ReportOptions) -> dict[str, Any]:
     from napari_bloodcells.core.differential import differential_frame
 
     blocks = differentials(data.cells, data.scheme, data.images, options.intervals)
-    return {"cells": data.cells, "images": data.images, "differential": differential_frame(blocks)}
+    tables = {"cells": data.cells, "images": data.images, "differential": differential_frame(blocks)}
+    return [(folder / f"{n}.{format}", table_bytes(t, format, cells=n == "cells")) for n, t in tables.items()]
 
 
 def _parquet(data: ReportInput, folder: Path, options: ReportOptions) -> list[_File]:
-    import io
-
-    files = []
-    for name, table in _tables(data, options).items():
-        buffer = io.BytesIO()
-        try:
-            table.to_parquet(buffer, index=False)
-        except ImportError as error:
-            raise UsageError("Parquet needs pyarrow: pip install 'napari-bloodcells[parquet]'.") from error
-        files.append((folder / f"{name}.parquet", buffer.getvalue()))
-    return files
+    return _table_files(data, folder, options, "parquet")
 
 
 def _safe(name: str, suffix: bool = True) -> str:
@@ -163,7 +153,7 @@ def _safe(name: str, suffix: bool = True) -> str:
     'field_01'
     """
     stem = name if suffix or "." not in name else name.rpartition(".")[0]
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.")[:80] or "sample"
+    plain = re.sub(r"[^\w.-]+", "-", stem).strip("-.")[:60] or "sample"
     if plain == stem:
         return plain
     return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'backslashreplace')).hexdigest()[:6]}"

@@ -101,12 +101,12 @@ def _blocks(data: ReportInput, options: ReportOptions) -> list[_Block]:
 
 
 def _slug(sample: str, taken: set[str]) -> str:
-    """A file name for a sample: letters, digits, dots and hyphens, unique also where case does not count.
+    """A file name for a sample: letters of any script, digits, dots and hyphens, unique also where case does not count.
 
-    >>> _slug("patient 7/day 1", set())
-    'patient-7-day-1'
+    >>> _slug("patient 7/day 1", set()), _slug("Müller_李", set())
+    ('patient-7-day-1', 'Müller-李')
     """
-    plain = re.sub(r"[^A-Za-z0-9.]+", "-", sample).strip("-.")[:60] or "sample"
+    plain = re.sub(r"[^\w.]+|_+", "-", sample).strip("-.")[:60] or "sample"
     if plain.casefold() in taken:
         plain = f"{plain}-{hashlib.sha256(sample.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}"
     taken.add(plain.casefold())

@@ -26,8 +26,6 @@ SCALE_OFF = 1.5
 MOST_KINDS = 5
 _WORST = ("not a stained smear", "out of focus", "over-exposed", "dark", "no cells found")
 """Problems of a photograph, the worst first."""
-_SECOND_HALVES = ("--um-per-pixel gives it", "sizes are guessed from the image")
-"""Of problems that earlier versions wrote with the ``;`` that parts one problem from the next."""
 
 
 def remarks(
@@ -115,8 +113,8 @@ def _of_images(images: pd.DataFrame) -> list[str]:
 
 
 def _on_scale(problem: str) -> bool:
-    """Whether a problem says that no scale was measured, also as earlier versions wrote it."""
-    return "no scale measured" in problem or "to measure the scale" in problem or problem in _SECOND_HALVES
+    """Whether a problem says that no scale was measured (by the learned localizer, by the classical one)."""
+    return "no scale measured" in problem or "to measure the scale" in problem
 
 
 def _badness(problem: str) -> int:

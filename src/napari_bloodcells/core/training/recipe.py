@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from napari_bloodcells.core.crops import CropSpec
 from napari_bloodcells.core.errors import UsageError
 from napari_bloodcells.core.files import display_name, read_regular
+from napari_bloodcells.core.installed import recipe_names
 from napari_bloodcells.core.training.augment import AugmentSettings
 
 DEFAULT = "wbc5"
@@ -171,12 +172,6 @@ class Recipe:
         for name, value in asdict(self).items():
             found |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
         return found
-
-
-def recipe_names() -> tuple[str, ...]:
-    """Names of the recipes that come with the package."""
-    folder = files("napari_bloodcells") / "recipes"
-    return tuple(sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")))
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
