@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from napari_bloodcells.core.devices import describe_device, fast_bf16, pick_device
+from napari_bloodcells.core.devices import describe_device, fast_bf16, fast_int8, pick_device
 from napari_bloodcells.core.errors import UsageError
 
 
@@ -78,6 +78,18 @@ def test_a_torch_without_a_list_of_capabilities_is_asked_otherwise(monkeypatch: 
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast, raising=False)
     assert fast_bf16(torch.device("cpu")) is fast
+
+
+@pytest.mark.parametrize(
+    ("found", "fast"), [({"avx2": True}, True), ({"avx2": True, "avx512_bf16": True}, False), ({"neon": True}, False)]
+)
+def test_whole_numbers_are_taken_where_bfloat16_is_slow(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, bool], fast: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert fast_int8(torch.device("cpu")) is fast
+    assert fast_int8(torch.device("cuda")) is False
+    assert ("cells found in int8" in describe_device(torch.device("cpu"))) is fast
 
 
 def test_the_line_says_what_computes_and_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Which processor computes, in which precision, and why, in words.
 
 ``auto`` takes CUDA, else Apple's MPS, else the CPU.  bfloat16 is used where the processor multiplies it natively (CUDA
-since Ampere, CPUs with AMX or AVX512-BF16) and float32 elsewhere.
+since Ampere, CPUs with AMX or AVX512-BF16) and float32 elsewhere; on a CPU without it cells are found in 8-bit whole
+numbers (``localize/eightbit.py``).
 """
 
 from __future__ import annotations
@@ -57,11 +58,22 @@ def fast_bf16(device: torch.device) -> bool:
     return False
 
 
+def fast_int8(device: torch.device) -> bool:
+    """Whether ``device`` is best given 8-bit whole numbers: an x86 CPU with AVX2 that does not multiply bfloat16."""
+    import torch
+
+    if device.type != "cpu" or fast_bf16(device) or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if not hasattr(torch.cpu, "get_capabilities"):  # older torch
+        return bool(torch.cpu._is_avx2_supported())
+    return bool(torch.cpu.get_capabilities().get("avx2"))
+
+
 def describe_device(device: torch.device) -> str:
     """One line on what computes and why, such as ``CPU, 2 threads, bfloat16: torch sees no GPU because ...``."""
     import torch
 
-    precision = "bfloat16" if fast_bf16(device) else "float32"
+    precision = "bfloat16" if fast_bf16(device) else "float32, cells found in int8" if fast_int8(device) else "float32"
     if device.type == "cuda":
         found = torch.cuda.get_device_properties(device)
         return f"GPU: {found.name}, {found.total_memory / 2**30:.0f} GiB, {precision}"

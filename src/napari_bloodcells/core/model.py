@@ -23,6 +23,8 @@ from napari_bloodcells.core.models.classifier import Classifier
 from napari_bloodcells.core.schema import BundleInfo
 
 MICRO_BATCH = {"cpu": 16, "cuda": 256, "mps": 64}
+MICRO_BATCH_FLOAT32 = 8
+"""On a CPU without bfloat16: as fast a cell as 16, and fewer are computed in vain to fill the last one."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Model:
         self.info = info
         self.device = torch.device(device)
         self.dtype = torch.bfloat16 if fast_bf16(self.device) else torch.float32
-        self.micro_batch = MICRO_BATCH[self.device.type]
+        exact = self.device.type == "cpu" and self.dtype == torch.float32
+        self.micro_batch = MICRO_BATCH_FLOAT32 if exact else MICRO_BATCH[self.device.type]
         self.module = module.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.module.body.to(self.dtype)
         self.space = None if space is None else space.to(self.device)

@@ -7,6 +7,7 @@ the logit (Platt 1999) turns the peak of the heat map into how often such a box 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +17,17 @@ from napari_bloodcells.core.boxes import Boxes, iou
 from napari_bloodcells.core.errors import BloodcellsError
 from napari_bloodcells.core.images import read_image
 from napari_bloodcells.core.localize.collect import TruthField
+from napari_bloodcells.core.localize.eightbit import recorded_ranges
 from napari_bloodcells.core.localize.learned import LearnedLocalizer
 from napari_bloodcells.core.localize.net import CLASSES, CellNet
 from napari_bloodcells.core.localize.score import centers_inside
-from napari_bloodcells.core.localize.store import Calibration, LocalizerInfo
+from napari_bloodcells.core.localize.store import Calibration, EightBitRange, LocalizerInfo
 from napari_bloodcells.core.progress import Progress, check_cancelled
 
 _OPEN = 0.001
+_RANGE_FIELDS = 16
+"""Fields of one source that the ranges of 8-bit numbers are taken from; a value too high is cut off, not wrapped."""
+_HIGHEST = 1e6
 _FEWEST = 30
 MOST_FIELDS = 60
 """Fields of one source that are searched, evenly taken."""
@@ -41,6 +46,26 @@ class _Found:
     true: NDArray[np.bool_]
     wanted: int
     source: str
+
+
+def measure_ranges(net: CellNet, info: LocalizerInfo, items: Sequence[TruthField], progress: Progress) -> LocalizerInfo:
+    """``info`` with the range of what each convolution is given on ``items``, ``_RANGE_FIELDS`` of a source."""
+    exact = LearnedLocalizer(info.model_copy(update={"eight_bit": {}}), net)
+    some = [i for s in sorted({i.source for i in items}) for i in _evenly(items, s, _RANGE_FIELDS)]
+    progress.start("measuring ranges", len(some))
+    with recorded_ranges(exact.net) as ranges:
+        for item in some:
+            check_cancelled(progress)
+            progress.advance("measuring ranges")
+            with suppress(BloodcellsError):
+                exact.find(read_image(item.truth.image))
+    usable = all(found.low > -_HIGHEST and max(found.high) < _HIGHEST for found in ranges.values())  # NaN is not
+    rounded = {
+        name: EightBitRange(low=round(found.low, 3), high=tuple(round(value, 3) for value in found.high))
+        for name, found in ranges.items()
+        if usable
+    }
+    return info.model_copy(update={"eight_bit": rounded})
 
 
 def calibrate_localizer(
@@ -73,7 +98,7 @@ def _search(localizer: LearnedLocalizer, items: Sequence[TruthField], progress: 
     """For each class, what was found on each field whose source boxed that class."""
     results: list[list[_Found]] = [[] for _ in CLASSES]
     items = [item for item in items if not item.single]
-    items = [i for s in sorted({i.source for i in items}) for i in _evenly([k for k in items if k.source == s])]
+    items = [i for s in sorted({i.source for i in items}) for i in _evenly(items, s, MOST_FIELDS)]
     progress.start("calibrating", len(items))
     for item in items:
         check_cancelled(progress)
@@ -88,8 +113,10 @@ def _search(localizer: LearnedLocalizer, items: Sequence[TruthField], progress: 
     return results
 
 
-def _evenly(items: list[TruthField]) -> list[TruthField]:
-    return items[:: max(-(-len(items) // MOST_FIELDS), 1)]
+def _evenly(items: Sequence[TruthField], source: str, most: int) -> list[TruthField]:
+    """At most ``most`` of the items of one source, evenly taken."""
+    here = [item for item in items if item.source == source]
+    return here[:: max(-(-len(here) // most), 1)]
 
 
 def _compare(boxes: Boxes, truth: Boxes, name: str, source: str) -> _Found:

@@ -6,6 +6,7 @@ a localizer is no classifier and ``models list`` must not take one for the other
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from safetensors.torch import save as dump_safetensors
 from napari_bloodcells.core.bundle import hash_tensors
 from napari_bloodcells.core.errors import BundleError, OutputError
 from napari_bloodcells.core.files import display_name, make_folder, read_regular, write_atomic
+from napari_bloodcells.core.localize.eightbit import Range, eight_bit_convolutions
 from napari_bloodcells.core.localize.net import CLASSES, CellNet, NetSettings, count_macs, n_parameters
 
 WEIGHTS, METADATA = "localizer.safetensors", "localizer.json"
@@ -42,10 +44,18 @@ class Calibration(_Record):
     offset: Number = 0.0
 
 
+class EightBitRange(_Record):
+    """Range of what a convolution is given: see ``eightbit.Range``."""
+
+    low: Annotated[float, Field(ge=-1e6, le=0)] = 0.0
+    high: Annotated[tuple[Annotated[float, Field(ge=0, le=1e6)], ...], Field(min_length=1, max_length=512)]
+
+
 class LocalizerInfo(_Record):
     """What ``localizer.json`` says.
 
-    ``thresholds`` are calibrated scores from which a WBC, RBC and platelet is reported; ``training`` says on what it
+    ``thresholds`` are calibrated scores from which a WBC, RBC and platelet is reported; ``eight_bit`` the range of
+    what each convolution is given, without which it stays in float32 (``eightbit.py``); ``training`` says on what it
     was trained and how, ``metrics`` what it reached on validation data (free of form, for people).
     """
 
@@ -59,6 +69,7 @@ class LocalizerInfo(_Record):
     classes: tuple[str, str, str] = CLASSES
     calibration: tuple[Calibration, Calibration, Calibration] = (Calibration(), Calibration(), Calibration())
     thresholds: tuple[Share, Share, Share] = (0.3, 0.3, 0.3)
+    eight_bit: Annotated[dict[str, EightBitRange], Field(max_length=64)] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict, max_length=64)
     metrics: dict[str, Any] = Field(default_factory=dict, max_length=64)
     sha256: Annotated[str, Field(max_length=64)] = ""
@@ -67,6 +78,11 @@ class LocalizerInfo(_Record):
     def net(self) -> NetSettings:
         """How the network is built."""
         return NetSettings(self.channels, self.blocks, self.head)
+
+    @property
+    def ranges(self) -> dict[str, Range]:
+        """``eight_bit`` as the network takes it."""
+        return {name: Range(found.low, found.high) for name, found in self.eight_bit.items()}
 
 
 def home(name: str | Path = "default") -> Path:
@@ -119,8 +135,14 @@ def save_localizer(folder: str | Path, net: CellNet, info: LocalizerInfo, *, ove
     if not overwrite and (folder / METADATA).exists():
         raise OutputError(f"{display_name(folder)}: holds a localizer already; choose another folder.")
     write_atomic(folder / WEIGHTS, dump_safetensors(tensors), overwrite=overwrite)
-    write_atomic(folder / METADATA, (info.model_dump_json(indent=1) + "\n").encode(), overwrite=overwrite)
+    write_atomic(folder / METADATA, metadata_text(info).encode(), overwrite=overwrite)
     return folder
+
+
+def metadata_text(info: LocalizerInfo) -> str:
+    """``localizer.json``, each list of numbers on one line."""
+    text = info.model_dump_json(indent=1)
+    return re.sub(r"\[[-+.\deE,\s]*\]", lambda found: " ".join(found[0].split()), text) + "\n"
 
 
 def read_localizer(name: str | Path = "default") -> tuple[LocalizerInfo, CellNet]:
@@ -156,4 +178,8 @@ def read_localizer(name: str | Path = "default") -> tuple[LocalizerInfo, CellNet
     if any(tensor.is_complex() or not torch.isfinite(tensor.float()).all() for tensor in tensors.values()):
         raise BundleError(f"{shown}: a weight is no number (NaN, infinite or complex).")
     net.load_state_dict(tensors)
+    convolutions = eight_bit_convolutions(net)
+    for name, found in info.eight_bit.items():
+        if name not in convolutions or convolutions[name].in_channels != len(found.high):
+            raise BundleError(f"{shown}: its 8-bit ranges of {name[:40]!r} do not fit its network.")
     return info, net.eval()

@@ -20,7 +20,7 @@ from napari_bloodcells import __version__
 from napari_bloodcells.core.counting.runlock import RunLock
 from napari_bloodcells.core.errors import Cancelled, OutputError, UsageError
 from napari_bloodcells.core.files import display_name, kept_for_resume, make_folder
-from napari_bloodcells.core.localize.calibrate_find import calibrate_localizer
+from napari_bloodcells.core.localize.calibrate_find import calibrate_localizer, measure_ranges
 from napari_bloodcells.core.localize.collect import TruthField, collect, read_fields
 from napari_bloodcells.core.localize.drawn import SOURCE, drawn_fields
 from napari_bloodcells.core.localize.learned import LearnedLocalizer, LookSettings
@@ -104,6 +104,7 @@ def train_localizer(
 
         run(trainer, fields, progress, save, output)
         info = _info(settings, items, time.monotonic() - started, trainer.start_hash)
+        info = measure_ranges(trainer.mean, info, [item for item in items if item.part == "train"], progress)
         validation = [item for item in items if item.part == "val"]
         info = calibrate_localizer(trainer.mean, info, validation, progress)
         save_localizer(output, trainer.mean, info)

@@ -23,12 +23,12 @@ _WIDEST, _DEEPEST = 1024, 64
 
 
 class Norm(nn.GroupNorm):
-    """Group norm that is not slow on a CPU: with few channels a group, torch's own takes three times as long on
-    channels-last maps as on plain ones, with both changes of layout counted."""
+    """Group norm that is not slow on a CPU: in bfloat16 and with few channels a group, torch's own takes three times as
+    long on channels-last maps as on plain ones, with both changes of layout counted; in float32 half as long."""
 
     def forward(self, images: Tensor) -> Tensor:
         few = self.num_channels // self.num_groups < _FEW
-        if few and images.device.type == "cpu":
+        if few and images.device.type == "cpu" and images.dtype == torch.bfloat16:
             return super().forward(images.contiguous()).contiguous(memory_format=torch.channels_last)
         return super().forward(images)
 
