@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from napari_bloodcells.core import voc as voc_module
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.errors import AnnotationError, DataWarning, OutputError
-from napari_bloodcells.core.voc import MAX_BOXES, find_annotations, match_annotations, read_voc, write_voc
+from napari_bloodcells.core.voc import (
+    MAX_BOXES,
+    find_annotations,
+    match_annotations,
+    read_voc,
+    read_voc_bytes,
+    write_voc,
+)
 
 
 def voc(*objects: str, head: str = "", size: str = "<size><width>640</width><height>480</height></size>") -> str:
@@ -111,6 +118,18 @@ def test_a_warning_points_to_the_line_that_read_the_file(tmp_path: Path) -> None
         read_voc(wrong)
     assert {warning.filename for warning in [*caught, *latin]} == {__file__}
     assert str(caught[-1].message) == "a.xml: 1 more defects of this kind."
+
+
+def test_bytes_are_read_as_their_file_is(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xml", voc(box(1, 2, 3, 4), box(1, 1, 1, 1)))
+    with pytest.warns(DataWarning) as caught:
+        of_file, of_bytes = read_voc(path), read_voc_bytes(path.read_bytes(), "a.xml")
+    assert {warning.filename for warning in caught} == {__file__}
+    assert str(caught[0].message) == str(caught[1].message)
+    assert of_bytes.boxes.xyxy.tolist() == of_file.boxes.xyxy.tolist() == [[1, 2, 3, 4]]
+    assert (of_bytes.path.name, of_bytes.problems) == (of_file.path.name, of_file.problems)
+    with pytest.raises(AnnotationError, match=r"^b\.xml: is empty \(0 bytes\)\.$"):
+        read_voc_bytes(b"", "b.xml")
 
 
 def test_ten_defects_are_told_one_by_one(tmp_path: Path) -> None:
