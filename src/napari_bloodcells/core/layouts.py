@@ -26,9 +26,16 @@ ANNOTATION_FOLDERS = ("Annotations", "annotations", "xml")
 _ANNOTATION_NAMES = frozenset(name.casefold() for name in ANNOTATION_FOLDERS)
 
 
-def folder_parts(file: Path) -> Parts:
-    """The folder of a file, as the names from the root to it."""
-    return Path(os.path.abspath(file)).parent.parts
+def folders_of(files: Iterable[Path]) -> dict[Path, Parts]:
+    """The folder of each file, as the names from the root to it."""
+    known: dict[str, Parts] = {}
+    found: dict[Path, Parts] = {}
+    for file in files:
+        folder = os.path.dirname(file)
+        if folder not in known:
+            known[folder] = Path(os.path.abspath(folder)).parts
+        found[file] = known[folder]
+    return found
 
 
 def is_photo_folder(folder: Parts) -> bool:
@@ -49,9 +56,9 @@ class Layout:
         self._holding = set(folders)
         self._occupied = {folder[:n] for folder in self._holding for n in range(len(folder) + 1)}
 
-    def holds(self, file: Path) -> bool:
-        """Whether photographs lie in the folder of a file."""
-        return folder_parts(file) in self._holding
+    def holds(self, folder: Parts) -> bool:
+        """Whether photographs lie in a folder."""
+        return folder in self._holding
 
     def steps(self, depth: int) -> Iterator[tuple[Places, Places]]:
         """Where annotations and photographs meet, the nearest first; ``depth`` is that of the deepest folder."""

@@ -19,7 +19,7 @@ from typing import TypeAlias
 from napari_bloodcells.core.errors import DataWarning
 from napari_bloodcells.core.files import display_name, natural_key
 from napari_bloodcells.core.find import IMAGE_SUFFIXES, is_output_folder
-from napari_bloodcells.core.layouts import ANNOTATION_FOLDERS, Layout, Place, folder_parts, is_photo_folder
+from napari_bloodcells.core.layouts import ANNOTATION_FOLDERS, Layout, Place, folders_of, is_photo_folder
 
 Declared: TypeAlias = Callable[[Sequence[Path]], Mapping[Path, str]]
 HEAD = 4096
@@ -101,7 +101,7 @@ class _Pairing:
     def __init__(self, images: Sequence[Path], annotations: Sequence[Path], declared: Declared) -> None:
         self.images, self.annotations, self.declared = images, annotations, declared
         self.pairs: dict[Path, Path] = {}
-        self._folders = {file: folder_parts(file) for file in (*images, *annotations)}
+        self._folders = folders_of((*images, *annotations))
         self._layout = Layout(self._folders[image] for image in images)
         self._stems: dict[Path, set[str]] = {}
         self._doubtful: dict[Path, list[str]] = {}
@@ -129,7 +129,11 @@ class _Pairing:
             if xml in self._doubtful:
                 yield f"{name}: fits several images ({', '.join(self._doubtful[xml])}); the annotation is left out."
             elif other is not None:
-                hint = "" if self._layout.holds(xml) else " A folder of XML alone must be called Annotations."
+                hint = (
+                    ""
+                    if self._layout.holds(self._folders[xml])
+                    else " A folder of XML alone must be called Annotations."
+                )
                 yield (
                     f"{name}: its image is not here, and {display_name(other)} in {display_name(other.parent)} may be "
                     f"of another sample; the annotation is left out.{hint}"

@@ -281,4 +281,8 @@ def unnamed(jobs: JobList) -> JobList:
         counts[folder] = counts.get(folder, 0) + 1
         prefix = f"sample {number}/" if folder else ""
         renamed.append(replace(job, image=f"{prefix}field {counts[folder]}"))
-    return replace(jobs, jobs=tuple(renamed), root=None, warnings=())
+    told: tuple[str, ...] = ()
+    if n := len(jobs.warnings):
+        remarks = f"{n} remark{'' if n == 1 else 's'}"
+        told = (f"{remarks} on files would name them: count without --anonymous to read.",)
+    return replace(jobs, jobs=tuple(renamed), root=None, warnings=told)
