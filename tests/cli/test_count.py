@@ -190,6 +190,32 @@ def test_what_was_odd_is_said_at_the_end(
     assert f"warning: {gone.stem}.xml: its image is not here; the annotation is left out." in said
 
 
+def test_copies_and_boxes_of_another_sample_are_said_at_the_end(
+    smears: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for sample in "ab":
+        (tmp_path / "in" / sample).mkdir(parents=True)
+        for number in (0, 1):
+            shutil.copy(smears / sample / f"smear_000{number}.png", tmp_path / "in" / sample)
+    shutil.copy(smears / "a" / "smear_0000.png", tmp_path / "in" / "a" / "smear_0009.png")
+    (tmp_path / "in" / "a" / "smear_0001.png").unlink()
+    shutil.copy(smears / "a" / "smear_0001.xml", tmp_path / "in" / "a")
+    options = ["--model", str(tiny_model), "--boxes", "xml"]
+    shutil.copy(smears / "b" / "smear_0000.xml", tmp_path / "in" / "b")
+    assert call(["count", str(tmp_path / "in"), *options]) == 3
+    said = capsys.readouterr().out
+    assert "warning: smear_0001.xml: its image is not here, and smear_0001.png in b may be of another sample; " in said
+    images = pd.read_csv(tmp_path / "in-differential" / "images.csv", index_col="image", keep_default_na=False)
+    assert (images["status"] == "ok").tolist() == [False, False, True, False]
+    assert call(["count", str(tmp_path / "in"), "--model", str(tiny_model), "--boxes", "whole", "--overwrite"]) == 0
+    assert "warning: 1 image is an exact copy of another and is counted too (images.csv says" in capsys.readouterr().out
+    options = ["--boxes", "xml", "--anonymous", "-o", str(tmp_path / "out")]
+    assert call(["count", str(tmp_path / "in"), "--model", str(tiny_model), *options]) == 3
+    said = capsys.readouterr().out
+    assert "smear_" not in said
+    assert "4 remarks on files would name them: count without --anonymous to read." in said
+
+
 def test_the_report_is_written_beside_the_tables(smears: Path, tiny_model: Path, tmp_path: Path) -> None:
     done = run(smears, "-o", tmp_path, "--model", tiny_model, "--report", "--wbc", "7.2")
     assert done.returncode == 0, done.stderr

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,31 +16,92 @@ import pandas as pd
 import pytest
 
 from napari_bloodcells.core.count import count
+from napari_bloodcells.core.counting.jobs import collect_jobs
+from napari_bloodcells.core.counting.options import CountOptions
 from napari_bloodcells.core.errors import ImageError, UsageError
-from napari_bloodcells.core.remote import list_images, read_remote
+from napari_bloodcells.core.remote import read_remote
+from napari_bloodcells.core.remotefolder import list_remote
+
+CSVS = ("cells.csv", "images.csv", "differential.csv")
 
 
 class Quiet(SimpleHTTPRequestHandler):
+    """Serves a folder; refuses whatever has ``forbidden`` in its address, and answers other addresses with a page."""
+
+    forbidden, page = "", b""
+
+    def do_GET(self) -> None:
+        if self.forbidden and self.forbidden in self.path:
+            self.send_error(403)
+        elif self.page and not Path(self.translate_path(self.path)).exists():
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(self.page)))
+            self.end_headers()
+            self.wfile.write(self.page)
+        else:
+            super().do_GET()
+
     def log_message(self, *arguments: object) -> None:
         """Say nothing."""
 
 
-@pytest.fixture
-def served(smears: Path) -> Iterator[str]:
-    handler = functools.partial(Quiet, directory=str(smears))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+@contextmanager
+def serving(folder: Path, forbidden: str = "", page: bytes = b"") -> Iterator[str]:
+    kind = type("Handler", (Quiet,), {"forbidden": forbidden, "page": page})
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(kind, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
+@contextmanager
+def in_store(folder: Path) -> Iterator[str]:
+    system = fsspec.filesystem("memory")
+    for file in folder.rglob("*.*"):
+        if file.is_file():
+            system.pipe(f"/store/{file.relative_to(folder).as_posix()}", file.read_bytes())
+    yield "memory://store"
+    system.rm("/store", recursive=True)
+
+
+@contextmanager
+def on_disk(folder: Path) -> Iterator[str]:
+    yield folder.as_uri()
+
+
+KINDS = {"memory": in_store, "file": on_disk, "http": serving}
+
+
+@pytest.fixture
+def served(smears: Path) -> Iterator[str]:
+    with serving(smears) as address:
+        yield address
+
+
 @pytest.fixture
 def in_memory(smears: Path) -> Iterator[str]:
-    system = fsspec.filesystem("memory")
-    for file in smears.rglob("*.png"):
-        system.pipe(f"/smears/{file.relative_to(smears).as_posix()}", file.read_bytes())
-    yield "memory://smears"
-    system.rm("/smears", recursive=True)
+    with in_store(smears) as address:
+        yield address
+
+
+@pytest.fixture
+def voc(smears: Path, tmp_path: Path) -> Path:
+    """Six fields as VOC lays them out, with names as people give them: one XML is missing, one has lost its field."""
+    root = tmp_path / "voc"
+    for name in ("JPEGImages", "Annotations"):
+        (root / name).mkdir(parents=True)
+    for number, file in enumerate(sorted((smears / "a").glob("*.png"))):
+        shutil.copy(file, root / "JPEGImages" / f"Field {number}.png")
+        shutil.copy(file.with_suffix(".xml"), root / "Annotations" / f"field_{number + (number == 5)}.xml")
+    declared = (smears / "a" / "smear_0000.xml").read_text().replace("smear_0000.png", "Field 4.png")
+    (root / "Annotations" / "field_4.xml").unlink()
+    (root / "Annotations" / "0815.xml").write_text(declared)
+    return root
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in CSVS}
 
 
 def same_cells(a: pd.DataFrame, b: pd.DataFrame) -> bool:
@@ -54,6 +117,124 @@ def test_a_remote_folder_is_counted_as_a_local_one(smears: Path, tiny_model: Pat
     assert same_cells(remote.cells, local.cells)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_xml_beside_remote_photographs_is_used_as_that_of_local_ones(
+    smears: Path, tiny_model: Path, tmp_path: Path, kind: str
+) -> None:
+    with KINDS[kind](smears) as address:
+        count(address, str(tiny_model), "auto", "cpu", options=CountOptions(output=tmp_path / "remote"))
+    count(smears, str(tiny_model), "auto", "cpu", options=CountOptions(output=tmp_path / "local"))
+    assert b",xml," in tables(tmp_path / "local")["cells.csv"]
+    assert tables(tmp_path / "remote") == tables(tmp_path / "local")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("given", ["", "JPEGImages"])
+def test_annotations_beside_remote_photographs_are_paired_as_those_of_local_ones(
+    voc: Path, tiny_model: Path, tmp_path: Path, kind: str, given: str
+) -> None:
+    with KINDS[kind](voc) as address:
+        place = f"{address}/{given}".rstrip("/")
+        remote = count(place, str(tiny_model), "xml", "cpu", options=CountOptions(output=tmp_path / "remote"))
+    local = count(voc / given, str(tiny_model), "xml", "cpu", options=CountOptions(output=tmp_path / "local"))
+    assert tables(tmp_path / "remote") == tables(tmp_path / "local")
+    assert (local.images["status"] == "ok").tolist() == [True] * 5 + [False]
+    assert remote.run["warnings"] == local.run["warnings"]
+    assert sorted(local.run["warnings"]) == [
+        "Field 5.png: has no annotation file.",
+        "field_6.xml: its image is not here; the annotation is left out.",
+    ]
+
+
+def test_no_xml_is_fetched_where_none_is_wanted(voc: Path, tiny_model: Path) -> None:
+    with serving(voc, forbidden="nnotation") as address:
+        remote = count(f"{address}/JPEGImages/", str(tiny_model), "whole", "cpu")
+    assert set(remote.cells["box_source"]) == {"whole"}
+    assert remote.run["warnings"] == []
+
+
+@pytest.mark.parametrize("place", ["a/smear_0000.png", "JPEGImages/smear_0000.png"])
+def test_a_single_remote_photograph_has_the_xml_beside_it(
+    smears: Path, tiny_model: Path, tmp_path: Path, place: str
+) -> None:
+    folder = tmp_path / "single"
+    (folder / place).parent.mkdir(parents=True)
+    shutil.copy(smears / "a" / "smear_0000.png", folder / place)
+    xml = folder / place if place.startswith("a/") else folder / "Annotations" / "smear_0000.xml"
+    xml.parent.mkdir(exist_ok=True)
+    shutil.copy(smears / "a" / "smear_0000.xml", xml.with_suffix(".xml"))
+    local = count(folder / place, str(tiny_model), "xml", "cpu")
+    with serving(folder) as address:
+        remote = count(f"{address}/{place}?token=abc", str(tiny_model), "xml", "cpu")
+    assert same_cells(remote.cells, local.cells)
+    assert remote.images["image"].tolist() == ["smear_0000.png"]
+
+
+@pytest.mark.parametrize(
+    ("forbidden", "page", "told"),
+    [
+        ("", b"", []),
+        ("", b" <!DOCTYPE html><title>Nothing here</title>", []),
+        (".xml", b"", ["smear_0000.png: an XML beside it cannot be asked for"]),
+    ],
+)
+def test_a_single_photograph_may_have_no_xml_and_what_cannot_be_asked_for_is_told(
+    smears: Path, tmp_path: Path, forbidden: str, page: bytes, told: list[str]
+) -> None:
+    shutil.copy(smears / "a" / "smear_0000.png", tmp_path)
+    with serving(tmp_path, forbidden, page) as address:
+        listed = collect_jobs(f"{address}/smear_0000.png")
+    assert [(job.image, job.annotation) for job in listed.jobs] == [("smear_0000.png", None)]
+    assert [text.partition(" (403")[0] for text in listed.warnings] == told
+
+
+def test_an_xml_that_cannot_be_fetched_fails_its_image_and_no_other(smears: Path, tiny_model: Path) -> None:
+    with serving(smears / "a", forbidden="0002.xml") as address:
+        remote = count(f"{address}/", str(tiny_model), "auto", "cpu")
+    status = remote.images.set_index("image")["status"]
+    assert status["smear_0002.png"].startswith("smear_0002.xml: cannot be fetched (403")
+    assert "\n" not in status["smear_0002.png"]
+    assert (status.drop("smear_0002.png") == "ok").all()
+    assert "smear_0002.png" not in set(remote.cells["image"])
+
+
+def test_a_folder_that_cannot_be_listed_is_told(smears: Path, voc: Path) -> None:
+    with serving(smears, forbidden="/b") as address:
+        listed = collect_jobs(f"{address}/")
+        assert {job.image.partition("/")[0] for job in listed.jobs} == {"a"}
+        assert [text.partition(" (")[0] for text in listed.warnings] == [f"{address}/b: cannot be listed"]
+    with serving(voc, forbidden="/Annotations") as address:
+        listed = collect_jobs(f"{address}/JPEGImages")
+        assert [job.annotation for job in listed.jobs] == [None] * 6
+        assert [text.partition(" (")[0] for text in listed.warnings] == [f"{address}/Annotations: cannot be listed"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"workers": 2, "batch_size": 3}, {"cluster": "local:2"}], ids=["workers", "cluster"]
+)
+def test_workers_fetch_the_xml_themselves(
+    smears: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
+) -> None:
+    monkeypatch.setattr("napari_bloodcells.core.count.FEW", 0)
+    count(smears, str(tiny_model), "xml", "cpu", options=CountOptions(output=tmp_path / "local"))
+    with serving(smears) as address:
+        count(address, str(tiny_model), "xml", "cpu", options=CountOptions(output=tmp_path / "remote", **options))
+    assert tables(tmp_path / "remote") == tables(tmp_path / "local")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_copies_are_found_elsewhere_too(tiny_model: Path, smears: Path, tmp_path: Path, kind: str) -> None:
+    for name, number in (("1", 1), ("2", 2), ("1b", 1)):
+        shutil.copy(smears / "a" / f"smear_000{number}.png", tmp_path / f"{name}.png")
+    with KINDS[kind](tmp_path) as address:
+        result = count(address, str(tiny_model), "whole", "cpu")
+    assert result.images["warnings"].tolist() == [
+        "",
+        "1b.png: is the same file as 1.png, byte for byte, and counted too.",
+        "",
+    ]
+
+
 def test_a_file_on_a_web_server_is_counted(smears: Path, tiny_model: Path, served: str) -> None:
     name = min((smears / "a").glob("*.png")).name
     remote = count(f"{served}/a/{name}", str(tiny_model), "find", "cpu")
@@ -62,7 +243,9 @@ def test_a_file_on_a_web_server_is_counted(smears: Path, tiny_model: Path, serve
 
 
 def test_a_folder_on_a_web_server_is_listed(smears: Path, served: str) -> None:
-    assert sorted(list_images(f"{served}/a/")) == sorted(p.name for p in (smears / "a").glob("*.png"))
+    folder = list_remote(f"{served}/a/")
+    assert [file.name for file in folder.images] == sorted(p.name for p in (smears / "a").glob("*.png"))
+    assert [file.name for file in folder.annotations] == sorted(p.name for p in (smears / "a").glob("*.xml"))
 
 
 @pytest.mark.parametrize(
@@ -76,11 +259,20 @@ def test_a_wrong_address_is_one_line(tiny_model: Path, address: str, words: str)
 
 
 def test_a_file_that_is_missing_or_too_large_is_named(in_memory: str) -> None:
-    address = next(iter(list_images(in_memory).values()))
+    address = list_remote(in_memory).images[0].address
     with pytest.raises(ImageError, match="more than the limit"):
         read_remote(address, 100)
     with pytest.raises(ImageError, match=r"gone\.jpg: cannot be fetched"):
-        read_remote("memory://smears/gone.jpg", 100)
+        read_remote("memory://store/gone.jpg", 100)
+
+
+def test_a_query_is_in_no_message(smears: Path, tiny_model: Path) -> None:
+    with serving(smears / "a", forbidden="0000.png") as address:
+        with pytest.raises(ImageError, match=r"^smear_0000\.png: cannot be fetched \(403") as caught:
+            read_remote(f"{address}/smear_0000.png?token=abc", 10**6)
+        assert "abc" not in str(caught.value)
+        with pytest.raises(ImageError, match=r"^gone\.png: cannot be fetched \(it is not there\)") as caught:
+            read_remote(f"{address}/gone.png?token=abc", 10**6)
 
 
 def test_passwords_of_an_address_are_in_no_message(tiny_model: Path) -> None:

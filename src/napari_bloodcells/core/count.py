@@ -20,6 +20,7 @@ import numpy as np
 
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.counting.cells import OK, FieldRecord, cells_table, images_table
+from napari_bloodcells.core.counting.copies import Copies
 from napari_bloodcells.core.counting.jobs import JobList, Sources, collect_jobs, unnamed
 from napari_bloodcells.core.counting.options import CountOptions
 from napari_bloodcells.core.counting.output import check_output, read_finished, write_tables
@@ -240,9 +241,12 @@ class _Run:
 
         scheme = self.info.class_scheme
         slides: dict[str, Any] = {}
-        cells, images = cells_table(records(), scheme), images_table(_noting_slides(records(), slides), scheme)
+        copies = Copies()
+        cells = cells_table(records(), scheme)
+        images = images_table(copies.noted(_noting_slides(records(), slides)), scheme)
         blocks = differential_frame(differentials(cells, scheme, images))
         run = self._run_info(int((images["status"] == OK).sum()), len(images), len(cells))
+        run["warnings"] = [*copies.remark(f"images.{self.options.format}"), *run["warnings"]]
         if slides:
             run["slides"] = slides
         return CountResult(cells, images, blocks, run, self.info, self.listed.root, self._files())

@@ -1,20 +1,21 @@
 """A data set's cells as PNG files in class folders: to look at, to sort by hand, to train other tools with.
 
 The folder that is written is a data set again (a tree of class folders), and each file's name tells the photograph and
-the number of the cell in it.
+the number of the cell in it, and of the cells of a count also who named them.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_bloodcells.core.errors import ImageError, OutputError
 from napari_bloodcells.core.files import display_name
@@ -37,7 +38,13 @@ class WrittenCrops:
 
 
 def write_crops(
-    dataset: DataSet, spec: CropSpec, output: Path, advance: Callable[[int], None] = lambda n: None
+    dataset: DataSet,
+    spec: CropSpec,
+    output: Path,
+    advance: Callable[[int], None] = lambda n: None,
+    *,
+    names: Sequence[str] = (),
+    sizes: Mapping[Path, tuple[int, int]] | None = None,
 ) -> WrittenCrops:
     """Cut every cell of ``dataset`` and write it below ``output``.
 
@@ -51,6 +58,10 @@ def write_crops(
         A folder that does not exist or is empty.
     advance : callable
         Told the number of cells done.
+    names : sequence of str
+        What the file of each sample is called; without them after its photograph and its number in it.
+    sizes : mapping of Path to (width, height), optional
+        Photographs of another size than this are not those that the boxes are of, and are not cut.
 
     Raises
     ------
@@ -67,10 +78,12 @@ def write_crops(
     counts: Counter[str] = Counter()
     problems = list(dataset.problems)
     failed = 0
+    called = iter(names or _names(dataset))
     for path, group in groupby(dataset.samples, key=lambda sample: sample.image):
         samples = list(group)
+        stems = list(islice(called, len(samples)))
         try:
-            image = read_image(path)
+            image = _read(path, (sizes or {}).get(path))
         except ImageError as problem:
             failed += 1
             problems.append(str(problem))
@@ -79,18 +92,38 @@ def write_crops(
         whole = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
         boxes = np.array([sample.box or whole for sample in samples], np.float32)
         crops = cut_crops(image, boxes, spec, samples[0].um_per_pixel).permute(0, 2, 3, 1).numpy()
-        stem = re.sub(r"[^\w.-]+", "_", "_".join(path.relative_to(dataset.root).with_suffix("").parts))
-        for number, (sample, pixels) in enumerate(zip(samples, crops, strict=True), 1):
+        for stem, sample, pixels in zip(stems, samples, crops, strict=True):
             label = sample.label or UNLABELED
             folder = output / re.sub(r"[^\w -]+", "_", label)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(_free_name(folder, f"{stem}_{number}"))
+                Image.fromarray(pixels).save(_free_name(folder, stem))
             except OSError as problem:
                 raise OutputError(f"{display_name(folder)}: cannot be written: {problem.strerror}.") from None
             counts[label] += 1
         advance(len(samples))
     return WrittenCrops(dict(sorted(counts.items())), failed, tuple(problems))
+
+
+def _names(dataset: DataSet) -> Iterator[str]:
+    for path, group in groupby(dataset.samples, key=lambda sample: sample.image):
+        stem = re.sub(r"[^\w.-]+", "_", "_".join(path.relative_to(dataset.root).with_suffix("").parts))
+        yield from (f"{stem}_{number}" for number, _ in enumerate(group, 1))
+
+
+def _read(path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+    from napari_bloodcells.core.slides import is_slide
+
+    if is_slide(path):
+        raise ImageError(f"{display_name(path)}: is a whole slide; its cells are not cut, only those of photographs.")
+    image = read_image(path)
+    height, width = image.shape[:2]
+    if size is not None and (width, height) != size:
+        raise ImageError(
+            f"{display_name(path)}: has {width} x {height} pixels, but its cells are of an image of {size[0]} x "
+            f"{size[1]}; put back the photograph that was counted."
+        )
+    return image
 
 
 def _free_name(folder: Path, stem: str) -> Path:

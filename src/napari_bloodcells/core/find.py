@@ -28,7 +28,7 @@ _HISTORY = b"epoch,train_loss,train_accuracy,val_loss,val_accuracy,val_balanced_
 _LARGEST_MARK = 2**28
 # Pictures that annotate the photographs beside them.
 _MASK_FOLDERS = frozenset({"masks", "mask", "segmentationclass", "segmentationobject"})
-_PHOTO_FOLDERS = frozenset({"images", "jpegimages"})
+PHOTO_FOLDERS = frozenset({"images", "jpegimages"})
 
 
 def find_images(paths: Iterable[Path | str], recursive: bool = True, *, slides: bool = False) -> list[Path]:
@@ -123,7 +123,7 @@ def _walk(folder: Path, recursive: bool, suffixes: frozenset[str], seen: set[tup
             continue
         if image_name and _is_empty(entry.path):
             yield folder / entry.name
-        masks = entry.name.casefold() in _MASK_FOLDERS and bool(names & _PHOTO_FOLDERS)
+        masks = entry.name.casefold() in _MASK_FOLDERS and bool(names & PHOTO_FOLDERS)
         if not recursive or masks:
             continue
         if is_output_folder(entry.path):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,10 +26,13 @@ from napari_bloodcells.core.pixels import to_rgb8
 __all__ = [
     "DEFAULT_MAX_PIXELS",
     "IMAGE_SUFFIXES",
+    "Photograph",
     "find_images",
     "image_size",
+    "photograph_of_bytes",
     "read_image",
     "read_image_bytes",
+    "read_photograph",
     "to_rgb8",
 ]
 
@@ -38,6 +42,22 @@ _HEADER = 16
 _REDUCTIONS = (1, 2, 4, 8)
 _EXIF_ORIENTATION = 274
 _SMALLEST_DRAFT = 64  # of a few JPEG blocks a scaled decoding is not the mean of pixels
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph as it was read.
+
+    Attributes
+    ----------
+    pixels : (H, W, 3) uint8
+        RGB, upright, contiguous.
+    problems : tuple of str
+        What was worked around, one line each, naming the file.
+    """
+
+    pixels: NDArray[np.uint8]
+    problems: tuple[str, ...] = ()
 
 
 def read_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS, reduce: int = 1) -> NDArray[np.uint8]:
@@ -70,19 +90,35 @@ def read_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS, reduce
     DataWarning
         If the file holds several pictures, of which the first is read.
     """
+    photograph = read_photograph(path, max_pixels=max_pixels, reduce=reduce)
+    for problem in photograph.problems:
+        warnings.warn(problem, DataWarning, stacklevel=2)
+    return photograph.pixels
+
+
+def read_photograph(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS, reduce: int = 1) -> Photograph:
+    """As ``read_image``, but what was worked around is returned, not warned of: for threads, which share warnings."""
     name = display_name(path)
     size = check_regular(path, ImageError)
     if size >= _HEADER and _is_tiff(_first_bytes(path, name)):
         return _read_tiff(Path(path), name, max_pixels, reduce)
     # No picture of max_pixels needs more than 16 bytes a pixel; a longer file is not read into memory at all.
     data = read_regular(path, 16 * max_pixels + 2**26, ImageError)
-    return read_image_bytes(data, name, max_pixels=max_pixels, reduce=reduce)
+    return photograph_of_bytes(data, name, max_pixels=max_pixels, reduce=reduce)
 
 
 def read_image_bytes(
     data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS, reduce: int = 1
 ) -> NDArray[np.uint8]:
     """Read a photograph from the bytes of its file; ``name`` stands in errors.  As ``read_image`` otherwise."""
+    photograph = photograph_of_bytes(data, name, max_pixels=max_pixels, reduce=reduce)
+    for problem in photograph.problems:
+        warnings.warn(problem, DataWarning, stacklevel=2)
+    return photograph.pixels
+
+
+def photograph_of_bytes(data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS, reduce: int = 1) -> Photograph:
+    """As ``read_photograph``, from the bytes of the file."""
     if reduce not in _REDUCTIONS:
         raise ValueError(f"reduce must be 1, 2, 4 or 8, not {reduce}")
     if _is_tiff(data[:_HEADER]):
@@ -91,7 +127,7 @@ def read_image_bytes(
         raise ImageError(f"{name}: is empty (0 bytes).")
     try:
         return _decode(data, name, max_pixels, reduce)
-    except (ImageError, DataWarning):
+    except ImageError:
         raise
     except Exception as problem:  # decoders raise whatever damaged data leads them into
         raise ImageError(f"{name}: is damaged or cut off and cannot be read ({_short(problem)}).") from None
@@ -103,7 +139,7 @@ def image_size(path: Path | str) -> tuple[int, int]:
     check_regular(path, ImageError)
     try:
         if _is_tiff(_first_bytes(path, name)):
-            height, width = read_image(path).shape[:2]
+            height, width = read_photograph(path).pixels.shape[:2]
             return height, width
         with open(path, "rb") as file:
             header = file.read(_HEADER)
@@ -118,21 +154,22 @@ def image_size(path: Path | str) -> tuple[int, int]:
         raise ImageError(f"{name}: is damaged or cut off and cannot be read ({_short(problem)}).") from None
 
 
-def _decode(data: bytes, name: str, max_pixels: int, reduce: int) -> NDArray[np.uint8]:
+def _decode(data: bytes, name: str, max_pixels: int, reduce: int) -> Photograph:
     from PIL import ImageOps
 
     picture = _open(io.BytesIO(data), data[:_HEADER], name)
     width, height = picture.size
     _check_size(width, height, name, max_pixels)
+    problems: tuple[str, ...] = ()
     if getattr(picture, "n_frames", 1) > 1:
-        warnings.warn(f"{name}: holds {picture.n_frames} pictures; the first is read.", DataWarning, stacklevel=4)
+        problems = (f"{name}: holds {picture.n_frames} pictures; the first is read.",)
         picture.seek(0)
     if picture.format == "PNG" and data[24] == 16:
         from imagecodecs import png_decode
 
         picture.load()  # Pillow finds the damage that makes libpng stop without a word, but keeps 8 bits only
         turned = _upright(png_decode(data), picture.getexif().get(_EXIF_ORIENTATION, 1))
-        return _shrink(to_rgb8(turned, name), reduce)
+        return Photograph(_shrink(to_rgb8(turned, name), reduce), problems)
     orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
     upright = orientation == 1 or not (width % reduce or height % reduce)
     if reduce > 1 and picture.format == "JPEG" and upright and min(width, height) >= _SMALLEST_DRAFT:
@@ -149,7 +186,7 @@ def _decode(data: bytes, name: str, max_pixels: int, reduce: int) -> NDArray[np.
         array = to_rgb8(np.asarray(picture), name)
     else:
         array = np.array(picture.convert("RGB"))
-    return _shrink(array, reduce)
+    return Photograph(_shrink(array, reduce), problems)
 
 
 def _open(file: BinaryIO, data: bytes, name: str) -> Any:
@@ -176,7 +213,7 @@ def _open(file: BinaryIO, data: bytes, name: str) -> Any:
     raise ImageError(f"{name}: is no image that can be read (JPEG, PNG, BMP, WebP, GIF or TIFF).")
 
 
-def _read_tiff(file: Path | io.BytesIO, name: str, max_pixels: int, reduce: int) -> NDArray[np.uint8]:
+def _read_tiff(file: Path | io.BytesIO, name: str, max_pixels: int, reduce: int) -> Photograph:
     from napari_bloodcells.core.tiff import decode_tiff
 
     if reduce not in _REDUCTIONS:
@@ -186,9 +223,9 @@ def _read_tiff(file: Path | io.BytesIO, name: str, max_pixels: int, reduce: int)
         _check_size(width, height, name, max_pixels)
 
     try:
-        array, orientation, bits = decode_tiff(file, name, check_size)
-        return _shrink(to_rgb8(_upright(array, orientation), name, bits=bits), reduce)
-    except (ImageError, DataWarning):
+        array, orientation, bits, problems = decode_tiff(file, name, check_size)
+        return Photograph(_shrink(to_rgb8(_upright(array, orientation), name, bits=bits), reduce), problems)
+    except ImageError:
         raise
     except Exception as problem:  # tifffile and the codecs raise whatever damaged data leads them into
         raise ImageError(f"{name}: is damaged or cut off and cannot be read ({_short(problem)}).") from None

@@ -3,6 +3,7 @@
 Two names fit when they are equal but for case, spaces against underscores, Unicode form and suffix.  Of all pairs that
 fit the nearest in the folder tree come first: in one folder, then in an ``Annotations`` folder beside, then others (so
 two samples may both hold a ``field 1``); then the more exact name, then what the XML says in its ``filename``.
+Boxes never go from the folder of one sample to that of another (``layouts.py``).
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ import os
 import re
 import unicodedata
 import warnings
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from napari_bloodcells.core.errors import DataWarning
 from napari_bloodcells.core.files import display_name, natural_key
 from napari_bloodcells.core.find import IMAGE_SUFFIXES, is_output_folder
+from napari_bloodcells.core.layouts import ANNOTATION_FOLDERS, Layout, Place, folders_of, is_photo_folder
 
-_ANNOTATION_FOLDERS = ("Annotations", "annotations", "xml")
+Declared: TypeAlias = Callable[[Sequence[Path]], Mapping[Path, str]]
+HEAD = 4096
+"""Bytes of an XML file in which its ``filename`` stands."""
 _FILENAME = re.compile(rb"<filename>\s*([^<]{1,1000}?)\s*</filename>", re.IGNORECASE)
 
 
@@ -33,7 +38,7 @@ def find_annotations(paths: Iterable[Path | str], recursive: bool = True) -> lis
     for given in (Path(p) for p in paths):
         start = given if given.is_dir() else given.parent
         deep = recursive and given.is_dir()
-        for folder in [start, *(start.parent / name for name in _ANNOTATION_FOLDERS)]:
+        for folder in [start, *(start.parent / name for name in ANNOTATION_FOLDERS)]:
             for found in _folders(folder, deep, seen):
                 folders.setdefault(os.path.abspath(found), found)
     files: dict[str, Path] = {}
@@ -48,7 +53,9 @@ def find_annotations(paths: Iterable[Path | str], recursive: bool = True) -> lis
     return sorted(files.values(), key=natural_key)
 
 
-def match_annotations(images: Iterable[Path], annotations: Iterable[Path]) -> dict[Path, Path]:
+def match_annotations(
+    images: Iterable[Path], annotations: Iterable[Path], declared: Declared | None = None
+) -> dict[Path, Path]:
     """The annotation file of each photograph that has one.
 
     Parameters
@@ -57,6 +64,8 @@ def match_annotations(images: Iterable[Path], annotations: Iterable[Path]) -> di
         Photographs (``find_images``).
     annotations : iterable of Path
         XML files (``find_annotations``).
+    declared : callable, optional
+        From XML files to the ``filename`` that each declares, empty where it has none; read from the files where None.
 
     Returns
     -------
@@ -66,86 +75,131 @@ def match_annotations(images: Iterable[Path], annotations: Iterable[Path]) -> di
     Warns
     -----
     DataWarning
-        For an XML file without a photograph, and for a photograph without an XML file where others have one.
+        For an XML file without a photograph, or whose name fits only photographs that may be of another sample, and
+        for a photograph without an XML file where others have one.
     """
     images = list(images)
-    named = {annotation: annotation.stem for annotation in sorted(annotations, key=natural_key)}
-    matched = _nearest_pairs(images, named)
-    left = set(named) - set(matched.values())
-    declared = {annotation: _declared_filename(annotation) for annotation in named if annotation in left}
-    matched |= _nearest_pairs(images, {xml: name for xml, name in declared.items() if name}, matched)
-    taken = set(matched.values())
-    for annotation in named:
-        if annotation not in taken:
-            text = f"{display_name(annotation)}: its image is not here; the annotation is left out."
-            warnings.warn(text, DataWarning, stacklevel=2)
-    for image in images if matched else []:
-        if image not in matched:
+    pairing = _Pairing(images, sorted(annotations, key=natural_key), declared or _declared_filenames)
+    pairing.run()
+    for text in pairing.left_out():
+        warnings.warn(text, DataWarning, stacklevel=2)
+    for image in images if pairing.pairs else []:
+        if image not in pairing.pairs:
             warnings.warn(f"{display_name(image)}: has no annotation file.", DataWarning, stacklevel=2)
-    return {image: matched[image] for image in images if image in matched}
+    return {image: pairing.pairs[image] for image in images if image in pairing.pairs}
 
 
-def _nearest_pairs(
-    images: Iterable[Path], named: Mapping[Path, str], matched: Container[Path] = ()
-) -> dict[Path, Path]:
-    """Photographs, those ``matched`` left out, and the annotations that go by their names; the nearest pairs first.
+def declared_filename(head: bytes) -> str:
+    """The ``filename`` in the first ``HEAD`` bytes of an XML file, without parsing it; empty where there is none."""
+    found = _FILENAME.search(head)
+    return re.split(r"[\\/]", found.group(1).decode("utf-8", "replace"))[-1] if found else ""
 
-    An annotation that lies among photographs belongs to one of those: it goes to no folder beside its own.
-    """
-    stems = {xml: _fold(_stem(name)) for xml, name in named.items()}
-    wanted = set(stems.values())
-    if not wanted:
-        return {}
-    folders = {file: _folder_parts(file) for file in (*images, *named)}
-    among_photos = {folders[image] for image in images}
-    photos = {i: stem for i in images if i not in matched and (stem := _fold(_stem(i.name))) in wanted}
-    pairs: dict[Path, Path] = {}
-    for up_xml, up_photo, beside in _steps(max(map(len, folders.values()))):
-        if wanted.isdisjoint(photos.values()):
-            break
-        groups: dict[tuple[tuple[str, ...], str], tuple[list[Path], list[Path]]] = {}
+
+class _Pairing:
+    """Photographs and XML files while they are being paired."""
+
+    def __init__(self, images: Sequence[Path], annotations: Sequence[Path], declared: Declared) -> None:
+        self.images, self.annotations, self.declared = images, annotations, declared
+        self.pairs: dict[Path, Path] = {}
+        self._folders = folders_of((*images, *annotations))
+        self._layout = Layout(self._folders[image] for image in images)
+        self._stems: dict[Path, set[str]] = {}
+        self._doubtful: dict[Path, list[str]] = {}
+
+    def run(self) -> None:
+        """Pair by the names of the files, then what is left by the names that the XML files declare."""
+        self._pair({xml: xml.stem for xml in self.annotations})
+        if len(self.pairs) < len(self.images):
+            taken = set(self.pairs.values())
+            left = [xml for xml in self.annotations if xml not in taken and xml not in self._doubtful]
+            self._pair({xml: name for xml, name in self.declared(left).items() if name} if left else {})
+
+    def left_out(self) -> Iterator[str]:
+        """In words, each XML file that belongs to no photograph."""
+        taken = set(self.pairs.values())
+        alone: dict[str, Path] = {}
+        for image in self.images if len(taken) < len(self.annotations) else ():
+            if image not in self.pairs:
+                alone.setdefault(_fold(_stem(image.name)), image)
+        for xml in self.annotations:
+            if xml in taken:
+                continue
+            name = display_name(xml)
+            other = next((alone[stem] for stem in sorted(self._stems.get(xml, ())) if stem in alone), None)
+            if xml in self._doubtful:
+                yield f"{name}: fits several images ({', '.join(self._doubtful[xml])}); the annotation is left out."
+            elif other is not None:
+                hint = (
+                    ""
+                    if self._layout.holds(self._folders[xml])
+                    else " A folder of XML alone must be called Annotations."
+                )
+                yield (
+                    f"{name}: its image is not here, and {display_name(other)} in {display_name(other.parent)} may be "
+                    f"of another sample; the annotation is left out.{hint}"
+                )
+            else:
+                yield f"{name}: its image is not here; the annotation is left out."
+
+    def _pair(self, named: Mapping[Path, str]) -> None:
+        """Pair the photographs that are left with the annotations that go by these names, the nearest first."""
+        stems = {xml: _fold(_stem(name)) for xml, name in named.items()}
         for xml, stem in stems.items():
-            parts = folders[xml]
-            fits = parts[-1] in _ANNOTATION_FOLDERS if beside else not (up_xml and up_photo and parts in among_photos)
-            if fits and len(parts) > up_xml:
-                groups.setdefault((parts[: len(parts) - up_xml], stem), ([], []))[0].append(xml)
-        for photo, stem in photos.items():
-            parts = folders[photo]
-            if len(parts) > up_photo and (group := groups.get((parts[: len(parts) - up_photo], stem))):
-                group[1].append(photo)
-        for xmls, candidates in groups.values():
-            for photo, xml in _exact_first(xmls, candidates, named).items():
-                pairs[photo] = xml
-                del photos[photo], stems[xml]
+            self._stems.setdefault(xml, set()).add(stem)
         wanted = set(stems.values())
-    return pairs
+        photos = {
+            image: stem
+            for image in self.images
+            if image not in self.pairs and (stem := _fold(_stem(image.name))) in wanted
+        }
+        depth = max((len(self._folders[file]) for file in (*stems, *photos)), default=0)
+        for places_of_xml, places_of_photo in self._layout.steps(depth):
+            if wanted.isdisjoint(photos.values()):
+                return
+            groups: dict[tuple[Place, str], tuple[list[Path], list[Path]]] = {}
+            for xml, stem in stems.items():
+                for place in places_of_xml(self._folders[xml]):
+                    groups.setdefault((place, stem), ([], []))[0].append(xml)
+            for photo, stem in photos.items():
+                for place in places_of_photo(self._folders[photo]):
+                    if group := groups.get((place, stem)):
+                        group[1].append(photo)
+            for xmls, candidates in groups.values():
+                self._settle([x for x in xmls if x in stems], [p for p in candidates if p in photos], named)
+                for photo in candidates:
+                    if photo in self.pairs and photo in photos:
+                        del photos[photo], stems[self.pairs[photo]]
+                for xml in xmls:
+                    if xml in self._doubtful:
+                        stems.pop(xml, None)
+            wanted = set(stems.values())
+
+    def _settle(self, xmls: list[Path], photos: list[Path], named: Mapping[Path, str]) -> None:
+        """Pair what meets in one place; photographs of several folders leave it open whose the annotation is."""
+        if not xmls or not photos:
+            return
+        if len({self._folders[photo] for photo in photos}) > 1:
+            plain = [photo for photo in photos if is_photo_folder(self._folders[photo])]
+            if len({self._folders[photo] for photo in plain}) != 1:
+                shown = [f"{display_name(photo.parent)}/{display_name(photo)}" for photo in photos[:3]]
+                self._doubtful.update((xml, shown) for xml in xmls)
+                return
+            photos = plain
+        self.pairs.update(_exact_first(xmls, photos, named, self.declared))
 
 
-def _folder_parts(file: Path) -> tuple[str, ...]:
-    return Path(os.path.abspath(file)).parent.parts
-
-
-def _steps(depth: int) -> Iterator[tuple[int, int, bool]]:
-    """How many folders up from an annotation and from a photograph they meet, and whether in ``Annotations`` beside."""
-    yield 0, 0, False
-    yield 1, 1, True
-    for distance in range(1, 2 * depth):
-        for up_xml in range(max(0, distance - depth), min(distance, depth) + 1):
-            yield up_xml, distance - up_xml, False
-
-
-def _exact_first(xmls: list[Path], photos: list[Path], named: Mapping[Path, str]) -> dict[Path, Path]:
+def _exact_first(
+    xmls: list[Path], photos: list[Path], named: Mapping[Path, str], declared: Declared
+) -> dict[Path, Path]:
     """Photographs and annotations of one place whose names fit, the more exact pairs first."""
-    if not photos:
-        return {}
     if len(xmls) == len(photos) == 1:
         return {photos[0]: xmls[0]}
 
     def rank(xml: Path, photo: Path) -> tuple[object, ...]:
         exact = (named[xml] != photo.name) + (named[xml] not in (photo.name, _stem(photo.name)))
-        return exact, declared[xml] != photo.name, natural_key(xml), natural_key(photo)
+        return exact, said[xml] != photo.name, natural_key(xml), natural_key(photo)
 
-    declared = {xml: _declared_filename(xml) for xml in xmls}
+    said = declared(xmls)
     pairs: dict[Path, Path] = {}
     for xml, photo in sorted(((x, p) for x in xmls for p in photos), key=lambda pair: rank(*pair)):
         if photo not in pairs and xml not in pairs.values():
@@ -153,14 +207,16 @@ def _exact_first(xmls: list[Path], photos: list[Path], named: Mapping[Path, str]
     return pairs
 
 
+def _declared_filenames(annotations: Sequence[Path]) -> dict[Path, str]:
+    return {annotation: _declared_filename(annotation) for annotation in annotations}
+
+
 def _declared_filename(annotation: Path) -> str:
-    """The ``filename`` in the head of an XML file, without parsing it; empty where there is none."""
     try:
         with open(annotation, "rb") as file:
-            found = _FILENAME.search(file.read(4096))
+            return declared_filename(file.read(HEAD))
     except OSError:
         return ""
-    return re.split(r"[\\/]", found.group(1).decode("utf-8", "replace"))[-1] if found else ""
 
 
 def _stem(name: str) -> str:

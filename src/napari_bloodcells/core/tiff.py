@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_bloodcells.core.errors import DataWarning, ImageError
+from napari_bloodcells.core.errors import ImageError
 
 # tifffile reports damage through logging, which would print it beside our own one line where nobody set logging up.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -27,7 +26,7 @@ _UNKNOWN, _PREMULTIPLIED = 0, 1
 
 def decode_tiff(
     file: Path | io.BytesIO, name: str, check_size: Callable[[int, int], None]
-) -> tuple[NDArray[Any], int, int | None]:
+) -> tuple[NDArray[Any], int, int | None, tuple[str, ...]]:
     """The first picture of a TIFF.
 
     Parameters
@@ -35,7 +34,7 @@ def decode_tiff(
     file : path or bytes
         The TIFF.
     name : str
-        Stands in errors and warnings.
+        Stands in errors and problems.
     check_size : callable
         Gets width and height before anything is decoded, and raises ``ImageError`` for a picture that is too large.
 
@@ -47,9 +46,12 @@ def decode_tiff(
         EXIF orientation, 1 to 8.
     bits : int or None
         Bits in use per value, where the file says so and they are fewer than its type holds.
+    problems : tuple of str
+        What was worked around, one line each.
     """
     import tifffile
 
+    problems: tuple[str, ...] = ()
     with tifffile.TiffFile(file) as tif:
         if not tif.pages:
             raise ImageError(f"{name}: holds no picture.")
@@ -63,9 +65,9 @@ def decode_tiff(
         else:
             array = page.asarray(maxworkers=1)
             if n_pages > 1 and not _is_pyramid(tif, n_pages):
-                warnings.warn(f"{name}: holds {n_pages} pictures; the first is read.", DataWarning, stacklevel=6)
+                problems = (f"{name}: holds {n_pages} pictures; the first is read.",)
         orientation = int(_tag(page, _ORIENTATION) or 1)
-        return as_shown(array, page, name), orientation, bits_in_use(page)
+        return as_shown(array, page, name), orientation, bits_in_use(page), problems
 
 
 def as_shown(array: NDArray[Any], page: Any, name: str) -> NDArray[Any]:

@@ -23,7 +23,16 @@ from napari_bloodcells.core.errors import AnnotationError, DataWarning
 from napari_bloodcells.core.files import display_name, read_regular, write_atomic
 from napari_bloodcells.core.matching import find_annotations, match_annotations
 
-__all__ = ["MAX_BOXES", "MAX_BYTES", "Annotation", "find_annotations", "match_annotations", "read_voc", "write_voc"]
+__all__ = [
+    "MAX_BOXES",
+    "MAX_BYTES",
+    "Annotation",
+    "find_annotations",
+    "match_annotations",
+    "read_voc",
+    "read_voc_bytes",
+    "write_voc",
+]
 
 # A whole-slide field with 10,000 red cells has 4 MB of XML; beyond these a file is refused before it costs memory.
 MAX_BYTES = 32_000_000
@@ -85,8 +94,18 @@ def read_voc(path: Path | str) -> Annotation:
         in one file a last one says how many more there are (``Annotation.problems`` has all).
     """
     path = Path(path)
-    name = display_name(path)
-    root = _parse(read_regular(path, MAX_BYTES, AnnotationError), name)
+    return _annotation(read_regular(path, MAX_BYTES, AnnotationError), path, display_name(path))
+
+
+def read_voc_bytes(data: bytes, name: str) -> Annotation:
+    """Read an annotation from the bytes of its file; ``name`` stands in errors.  As ``read_voc`` otherwise."""
+    return _annotation(data, Path(name), name)
+
+
+def _annotation(data: bytes, path: Path, name: str) -> Annotation:
+    if not data:
+        raise AnnotationError(f"{name}: is empty (0 bytes).")
+    root = _parse(data, name)
     if _tag(root) != "annotation":
         raise AnnotationError(f'{name}: is XML of another kind ("{_tag(root)[:40]}"), not a VOC "annotation".')
     problems: list[str] = []
@@ -186,7 +205,7 @@ def _decoded(data: bytes, problem: Exception, name: str) -> str:
     except LookupError:
         raise AnnotationError(f"{name}: declares the unknown encoding {encoding}.") from None
     except UnicodeDecodeError:
-        warnings.warn(f"{name}: is not in {encoding} as it declares; read as Latin-1.", DataWarning, stacklevel=4)
+        warnings.warn(f"{name}: is not in {encoding} as it declares; read as Latin-1.", DataWarning, stacklevel=5)
         return body.decode("latin-1")
 
 
@@ -259,10 +278,10 @@ def _read_box(
 
 def _warn(name: str, problems: list[str]) -> None:
     for problem in problems[:_MAX_WARNINGS]:
-        warnings.warn(f"{name}: {problem}.", DataWarning, stacklevel=3)
+        warnings.warn(f"{name}: {problem}.", DataWarning, stacklevel=4)
     if len(problems) > _MAX_WARNINGS:
         more = len(problems) - _MAX_WARNINGS
-        warnings.warn(f"{name}: {more} more defects of this kind.", DataWarning, stacklevel=3)
+        warnings.warn(f"{name}: {more} more defects of this kind.", DataWarning, stacklevel=4)
 
 
 def _xml_text(text: str) -> str:

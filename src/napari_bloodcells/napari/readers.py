@@ -162,15 +162,10 @@ def image_root(table: Path, frame: pd.DataFrame) -> Path | None:
     Told by ``run.json`` beside the table, else the folder of the table, the one it was named after
     (``smears-differential``), or the one above.
     """
-    told = _run_of(table).get("input")
-    candidates = [Path(told)] if isinstance(told, str) and told else []
-    here = table.resolve().parent
-    candidates += [here, here.with_name(here.name.removesuffix(OUTPUT_SUFFIX)), here.parent]
-    names = [str(name) for name in frame["image"].unique()[:20]] or _image_names(table, frame)[:20]
-    for folder in candidates:
-        if any((folder / name).is_file() for name in names):
-            return folder
-    return None
+    from napari_bloodcells.core.counting.output import image_root as root_of
+
+    names = [str(name) for name in frame["image"].unique()[:20]] or _image_names(table, frame)
+    return root_of(table.resolve().parent, _run_of(table), names)
 
 
 def _run_of(table: Path) -> dict[str, Any]:

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from napari_bloodcells.core import images as images_module
+from napari_bloodcells.core import remotefolder as remotefolder_module
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.bundle import load_model
 from napari_bloodcells.core.count import count
 from napari_bloodcells.core.counting import cells as cells_module
-from napari_bloodcells.core.counting import jobs as jobs_module
 from napari_bloodcells.core.counting.cellstable import apply_corrections
 from napari_bloodcells.core.counting.jobs import collect_jobs
 from napari_bloodcells.core.counting.options import CountOptions
@@ -25,6 +25,7 @@ from napari_bloodcells.core.counting.overlay import write_overlays
 from napari_bloodcells.core.counting.picture import Picture
 from napari_bloodcells.core.cropfolder import _free_name
 from napari_bloodcells.core.errors import DataWarning, OutputError, UsageError
+from napari_bloodcells.core.remotefolder import RemoteFile, RemoteFolder
 from napari_bloodcells.core.report.inputs import from_result, loader
 
 
@@ -36,13 +37,14 @@ def test_paths_have_the_names_they_were_given(smears: Path, tiny_model: Path) ->
 
 
 def test_addresses_and_folders_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = {"1.png": "https://a/x/1.png"}
-    monkeypatch.setattr(jobs_module, "list_images", lambda address, recursive: listed)
+    file = RemoteFile("https://a/x/1.png", "1.png", Path("/https/a/x/1.png"))
+    monkeypatch.setattr(remotefolder_module, "list_remote", lambda address, recursive: RemoteFolder((file,)))
     with pytest.raises(UsageError, match="folders of this machine or addresses, not both"):
         collect_jobs(["https://a/x", str(tmp_path)])
     with pytest.raises(UsageError, match="end with the same name; count them one after the other"):
-        collect_jobs(["https://a/x", "https://b/x"])
-    assert [job.image for job in collect_jobs(["https://a/x", "https://a/y/"]).jobs] == ["x/1.png", "y/1.png"]
+        collect_jobs(["https://a/x", "https://b/x"], annotations=False)
+    listed = collect_jobs(["https://a/x", "https://a/y/"], annotations=False)
+    assert [job.image for job in listed.jobs] == ["x/1.png", "y/1.png"]
 
 
 def test_results_are_no_images(smears: Path, tiny_model: Path, tmp_path: Path) -> None:

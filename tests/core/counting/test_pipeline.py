@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 from napari_bloodcells.core.boxes import Boxes, iou
 from napari_bloodcells.core.counting.cells import FieldRecord
@@ -14,6 +17,7 @@ from napari_bloodcells.core.counting.located import enlarged, match_labels, read
 from napari_bloodcells.core.counting.picture import Picture
 from napari_bloodcells.core.counting.pipeline import FieldCounter
 from napari_bloodcells.core.counting.setup import CounterSetup
+from napari_bloodcells.core.images import Photograph
 from napari_bloodcells.synthetic import SmearSettings, write_folder
 
 
@@ -64,12 +68,12 @@ def test_a_picture_too_coarse_at_half_size_is_read_as_a_whole(
 
     seen: list[int] = []
 
-    def spy(path: str, *, max_pixels: int, reduce: int = 1) -> np.ndarray:
+    def spy(path: str, *, max_pixels: int, reduce: int = 1) -> Photograph:
         seen.append(reduce)
         return real(path, max_pixels=max_pixels, reduce=reduce)
 
-    real = picture.read_image
-    monkeypatch.setattr(picture, "read_image", spy)
+    real = picture.read_photograph
+    monkeypatch.setattr(picture, "read_photograph", spy)
     counted([file for file in photographs if "large" in str(file)][:1], tiny_model, um_per_pixel=um_per_pixel)
     assert seen == reads
 
@@ -119,3 +123,26 @@ def test_an_error_of_reading_is_the_status_of_its_image(tiny_model: Path, tmp_pa
     record = counted([tmp_path / "x.jpg"], tiny_model)[0]
     assert record.status.startswith("x.jpg: ")
     assert record == FieldRecord("x.jpg", status=record.status)
+
+
+@pytest.mark.parametrize("readers", [0, 3])
+def test_what_was_worked_around_in_reading_is_a_warning_of_its_image_and_is_not_printed(
+    smears: Path, tiny_model: Path, tmp_path: Path, readers: int
+) -> None:
+    pages = [Image.open(smears / "a" / f"smear_000{i}.png") for i in range(3)]
+    pages[0].save(tmp_path / "0.gif", save_all=True, append_images=pages[1:])
+    tifffile.imwrite(tmp_path / "1.tif", np.stack([np.asarray(page) for page in pages[:2]]), photometric="rgb")
+    pages[0].save(tmp_path / "2.png")
+    xml = (smears / "a" / "smear_0000.xml").read_text()
+    jobs = []
+    for file in sorted(tmp_path.iterdir()):
+        file.with_suffix(".xml").write_text(xml.replace("<xmin>", "<xmin>-", 1))
+        jobs.append(FieldJob(f"x/{file.name}", str(file), str(file.with_suffix(".xml"))))
+    setup = CounterSetup(model=str(tiny_model), device="cpu", boxes="xml", readers=readers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        records = FieldCounter(setup).count(jobs * 3)
+    said = [list(record.warnings) for record in records]
+    read = [["0.gif: holds 3 pictures; the first is read."], ["1.tif: holds 2 pictures; the first is read."], []]
+    assert [texts[:-1] for texts in said] == read * 3
+    assert [texts[-1].partition(": box 1 (")[0] for texts in said] == ["0.xml", "1.xml", "2.xml"] * 3

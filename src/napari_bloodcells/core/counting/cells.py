@@ -86,7 +86,7 @@ class FieldRecord:
     """One image: ``status`` is ``ok`` or the error in words; the other fields say what was found on it.
 
     ``n_rbc`` and ``n_platelets`` are None where nothing counts them; ``um_per_pixel`` where it is not known; ``slide``
-    but for whole slides.
+    but for whole slides; ``digest`` (of its file, hexadecimal) where no other image may be a copy of it.
     """
 
     image: str
@@ -100,6 +100,7 @@ class FieldRecord:
     warnings: tuple[str, ...] = ()
     cells: tuple[CellRecord, ...] = ()
     slide: SlideArea | None = None
+    digest: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, as ``dataclasses.asdict`` gives them, which would copy every single number."""
@@ -188,7 +189,8 @@ def images_table(records: Iterable[FieldRecord], scheme: ClassScheme) -> pd.Data
 
     Columns: ``image``; ``status`` (``ok`` or the error); ``n_wbc`` (cells of a white class, and unidentified ones);
     one count per class and ``unidentified``; ``n_rbc``, ``n_platelets`` (empty where not counted); ``um_per_pixel``;
-    ``width``, ``height`` (pixels); ``problems`` (of the photograph) and ``warnings`` (of its annotation), in words.
+    ``width``, ``height`` (pixels); ``problems`` (of the photograph) and ``warnings`` (of its files: what was worked
+    around in reading photograph and annotation, and of which image it is a copy), in words.
     """
     import pandas as pd
 

@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.counting.cellstable import table_name
+from napari_bloodcells.core.counting.copies import sharing_size
 from napari_bloodcells.core.errors import BloodcellsError, DataSetError, DataWarning, ImageError, UsageError
 from napari_bloodcells.core.find import find_images, is_output_folder
 from napari_bloodcells.core.matching import find_annotations, match_annotations
-from napari_bloodcells.core.remote import is_address, list_images
+from napari_bloodcells.core.remote import file_name, is_address
 
 if TYPE_CHECKING:
     from napari_bloodcells.core.datasets.base import DataSet
+    from napari_bloodcells.core.remotefolder import RemoteFolder
 
 Box: TypeAlias = tuple[float, float, float, float]
 PathOrArray: TypeAlias = str | Path | NDArray[np.generic]
@@ -46,11 +48,13 @@ class FieldJob:
     source : str or (H, W, ...) array
         Where its pixels are.
     annotation : str or None
-        Its VOC file.
+        Its VOC file, or the address of it.
     labels : tuple of (box or None, class)
         Cells that the data set has a type for; None stands for the only cell of the image.
     boxes : Boxes or None
         Boxes given by the caller, instead of all others.
+    maybe_copy : bool
+        Whether its file may be a copy of another one of the run, by its size.
     """
 
     image: str
@@ -58,6 +62,7 @@ class FieldJob:
     annotation: str | None = None
     labels: tuple[tuple[Box | None, str], ...] = ()
     boxes: Boxes | None = field(default=None, compare=False)
+    maybe_copy: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,9 +100,11 @@ def collect_jobs(sources: Sources, *, recursive: bool = True, annotations: bool 
     if any(isinstance(value, np.ndarray) for value in named.values()):
         return JobList(tuple(FieldJob(n, v if isinstance(v, np.ndarray) else str(v)) for n, v in named.items()))
     if isinstance(sources, Mapping):
-        return JobList(tuple(FieldJob(name, str(value)) for name, value in named.items()))
+        maybe = sharing_size([_size(Path(str(value))) for value in named.values()])
+        pairs = zip(named.items(), maybe, strict=True)
+        return JobList(tuple(FieldJob(name, str(value), maybe_copy=same) for (name, value), same in pairs))
     if any(is_address(name) for name in named):
-        return _remote_jobs(list(named), recursive)
+        return _remote_jobs(list(named), recursive, annotations)
     return _path_jobs([Path(name) for name in named], recursive, annotations, labels)
 
 
@@ -111,19 +118,45 @@ def _named(sources: Sources) -> dict[str, PathOrArray]:
     }
 
 
-def _remote_jobs(addresses: list[str], recursive: bool) -> JobList:
-    """Jobs of images that lie elsewhere: their cells are found, as no XML is fetched."""
-    jobs: list[FieldJob] = []
+def _remote_jobs(addresses: list[str], recursive: bool, annotations: bool) -> JobList:
+    """Jobs of images that lie elsewhere; their XML is fetched by the worker that counts them."""
+    from napari_bloodcells.core.remotefolder import list_remote
+
     for address in addresses:
         if not is_address(address):
             raise UsageError(f"{address}: give folders of this machine or addresses, not both at once.")
-        prefix = f"{address.rstrip('/').rpartition('/')[2]}/" if len(addresses) > 1 else ""
-        listed = list_images(address, recursive)
-        jobs += [FieldJob(table_name(f"{prefix}{name}"), place) for name, place in listed.items()]
-    names = [job.image for job in jobs]
-    if len(set(names)) < len(names):
+    folders = {address: list_remote(address, recursive) for address in addresses}
+    matched, told = _remote_annotations(folders, recursive) if annotations else ({}, ())
+    files = [file for folder in folders.values() for file in folder.images]
+    maybe = iter(sharing_size([file.size for file in files]) if len(files) > 1 else [False])
+    jobs: list[FieldJob] = []
+    for address, folder in folders.items():
+        prefix = f"{file_name(address)}/" if len(addresses) > 1 and not folder.single else ""
+        for file in folder.images:
+            name = table_name(f"{prefix}{file.name}")
+            jobs.append(FieldJob(name, file.address, matched.get(file.address), maybe_copy=next(maybe)))
+    if len({job.image for job in jobs}) < len(jobs):
         raise UsageError("Two of the addresses end with the same name; count them one after the other.")
-    return JobList(tuple(jobs))
+    return JobList(tuple(jobs), None, (*(text for folder in folders.values() for text in folder.problems), *told))
+
+
+def _remote_annotations(folders: Mapping[str, RemoteFolder], recursive: bool) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Addresses of images to those of their XML files, and in words what was odd about these."""
+    from napari_bloodcells.core.remotefolder import annotation_of_single, annotations_beside, declared_names
+
+    matched, told = annotation_of_single(
+        [file for folder in folders.values() if folder.single for file in folder.images]
+    )
+    listed = {address: folder for address, folder in folders.items() if not folder.single}
+    beside = [annotations_beside(address, recursive) for address in listed]
+    problems = [*told, *(text for folder in beside for text in folder.problems)]
+    images = {file.place: file.address for folder in listed.values() for file in folder.images}
+    xml = {file.place: file.address for folder in (*listed.values(), *beside) for file in folder.annotations}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pairs = match_annotations(images, xml, declared_names(xml, problems))
+    matched |= {images[image]: xml[annotation] for image, annotation in pairs.items()}
+    return matched, (*problems, *(str(w.message) for w in caught if issubclass(w.category, DataWarning)))
 
 
 def _path_jobs(paths: list[Path], recursive: bool, annotations: bool, labels: bool) -> JobList:
@@ -147,11 +180,20 @@ def _path_jobs(paths: list[Path], recursive: bool, annotations: bool, labels: bo
             relative_name(image, root),
             str(image),
             str(matched[image]) if image in matched else None,
-            known.get(os.path.realpath(image), ()),
+            known.get(os.path.realpath(image), ()) if known else (),
+            maybe_copy=maybe,
         )
-        for image in images
+        for image, maybe in zip(images, sharing_size([_size(image) for image in images]), strict=True)
     )
     return JobList(jobs, root, tuple(told))
+
+
+def _size(image: Path) -> int | None:
+    """Bytes of a file; None for what cannot be opened, as its reader will say."""
+    try:
+        return image.stat().st_size
+    except (OSError, ValueError):
+        return None
 
 
 def common_root(paths: Iterable[Path]) -> Path:
@@ -239,4 +281,8 @@ def unnamed(jobs: JobList) -> JobList:
         counts[folder] = counts.get(folder, 0) + 1
         prefix = f"sample {number}/" if folder else ""
         renamed.append(replace(job, image=f"{prefix}field {counts[folder]}"))
-    return replace(jobs, jobs=tuple(renamed), root=None, warnings=())
+    told: tuple[str, ...] = ()
+    if n := len(jobs.warnings):
+        remarks = f"{n} remark{'' if n == 1 else 's'}"
+        told = (f"{remarks} on files would name them: count without --anonymous to read.",)
+    return replace(jobs, jobs=tuple(renamed), root=None, warnings=told)

@@ -16,6 +16,7 @@ from napari_bloodcells.core.counting.jobs import FieldJob
 from napari_bloodcells.core.counting.picture import Picture
 from napari_bloodcells.core.errors import BloodcellsError
 from napari_bloodcells.core.files import display_name
+from napari_bloodcells.core.remote import file_name, is_address
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +46,8 @@ def without_names(job: FieldJob, record: FieldRecord) -> FieldRecord:
     >>> without_names(job, FieldRecord(job.image, "Smith.xml: is empty (0 bytes).")).status
     'sample 1/field 2: is empty (0 bytes).'
     """
-    files = [display_name(file) for file in (job.source, job.annotation) if isinstance(file, str)]
+    sources = [file for file in (job.source, job.annotation) if isinstance(file, str)]
+    files = [file_name(file) if is_address(file) else display_name(file) for file in sources]
     files = [name for name in files if name.rpartition(".")[0] not in job.image]
 
     def plain(text: str) -> str:

@@ -165,6 +165,19 @@ def find_table(folder: Path, name: str, format: str = "csv") -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
+def image_root(folder: Path, run: Mapping[str, Any], names: Sequence[str]) -> Path | None:
+    """The folder that the ``names`` of images in the tables of ``folder`` are relative to; None where it is not found.
+
+    Told by the ``run`` (``input`` in ``run.json``), else the folder itself, the one it was named after
+    (``smears-differential``), or the one above.
+    """
+    told = run.get("input")
+    here = folder.resolve()
+    candidates = [Path(told)] if isinstance(told, str) and told else []
+    candidates += [here, here.with_name(here.name.removesuffix(DEFAULT_SUFFIX) or here.name), here.parent]
+    return next((place for place in candidates if any((place / name).is_file() for name in names[:20])), None)
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """A table that ``write_tables`` wrote, as it was counted."""
     import pandas as pd

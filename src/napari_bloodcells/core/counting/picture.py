@@ -7,13 +7,20 @@ that was measured on it turns out too coarse for the crops it is read once more 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_bloodcells.core.images import DEFAULT_MAX_PIXELS, image_size, read_image, read_image_bytes, to_rgb8
-from napari_bloodcells.core.remote import is_address, read_remote, shown
+from napari_bloodcells.core.counting.copies import bytes_digest, file_digest
+from napari_bloodcells.core.images import (
+    DEFAULT_MAX_PIXELS,
+    image_size,
+    photograph_of_bytes,
+    read_photograph,
+    to_rgb8,
+)
+from napari_bloodcells.core.remote import file_name, is_address, read_remote
 
 HALVED_FROM = 560
 """Long side in pixels from which a JPEG is read at half size first."""
@@ -24,7 +31,8 @@ _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 class Picture:
     """Pixels (H, W, 3) uint8 RGB at ``1 / reduce`` of a picture of ``height`` x ``width`` pixels.
 
-    A box in pixels of the whole picture is divided by ``reduce`` to lie in ``pixels``.
+    A box in pixels of the whole picture is divided by ``reduce`` to lie in ``pixels``.  ``remarks`` say what was worked
+    around in reading it; ``digest`` is that of its file, where it was asked for.
     """
 
     pixels: NDArray[np.uint8]
@@ -33,6 +41,8 @@ class Picture:
     reduce: int = 1
     path: str = ""
     max_pixels: int = DEFAULT_MAX_PIXELS
+    remarks: tuple[str, ...] = ()
+    digest: str | None = None
 
     @staticmethod
     def of_array(array: NDArray[np.generic], name: str) -> Picture:
@@ -41,21 +51,26 @@ class Picture:
         return Picture(pixels, pixels.shape[0], pixels.shape[1])
 
     @staticmethod
-    def of_file(path: str, max_pixels: int = DEFAULT_MAX_PIXELS, halve: bool = True) -> Picture:
+    def of_file(path: str, max_pixels: int = DEFAULT_MAX_PIXELS, halve: bool = True, digest: bool = False) -> Picture:
         """Read a file, a large JPEG at half size if ``halve``; raises ``ImageError`` where it cannot be read."""
         if is_address(path):
             data = read_remote(path, 16 * max_pixels + 2**26)
-            pixels = read_image_bytes(data, shown(path).rpartition("/")[2], max_pixels=max_pixels)
-            return Picture(pixels, pixels.shape[0], pixels.shape[1])
+            read = photograph_of_bytes(data, file_name(path), max_pixels=max_pixels)
+            height, width = read.pixels.shape[:2]
+            same = bytes_digest(data) if digest else None
+            return Picture(read.pixels, height, width, remarks=read.problems, digest=same)
+        reduce = 1
         if halve and path.casefold().endswith(_JPEG):
             height, width = image_size(path)
-            if max(height, width) >= HALVED_FROM:
-                return Picture(read_image(path, max_pixels=max_pixels, reduce=2), height, width, 2, path, max_pixels)
-        pixels = read_image(path, max_pixels=max_pixels)
-        return Picture(pixels, pixels.shape[0], pixels.shape[1], path=path, max_pixels=max_pixels)
+            reduce = 2 if max(height, width) >= HALVED_FROM else 1
+        read = read_photograph(path, max_pixels=max_pixels, reduce=reduce)
+        if reduce == 1:
+            height, width = read.pixels.shape[:2]
+        same = file_digest(path) if digest else None
+        return Picture(read.pixels, height, width, reduce, path, max_pixels, read.problems, same)
 
     def whole(self) -> Picture:
         """The same at its full size."""
         if self.reduce == 1:
             return self
-        return Picture(read_image(self.path, max_pixels=self.max_pixels), self.height, self.width, path=self.path)
+        return replace(self, pixels=read_photograph(self.path, max_pixels=self.max_pixels).pixels, reduce=1)

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from napari_bloodcells.core.boxes import Boxes
-from napari_bloodcells.core.counting.cells import CellRecord, FieldRecord, Verdict, cell_record
+from napari_bloodcells.core.counting.cells import OK, CellRecord, FieldRecord, Verdict, cell_record
+from napari_bloodcells.core.counting.copies import file_digest
 from napari_bloodcells.core.counting.jobs import FieldJob
 from napari_bloodcells.core.counting.located import (
     Located,
@@ -37,6 +38,7 @@ from napari_bloodcells.core.counting.setup import CounterSetup, StageTimes
 from napari_bloodcells.core.errors import AnnotationError, BloodcellsError, DataWarning
 from napari_bloodcells.core.progress import Progress, Silent
 from napari_bloodcells.core.quality import check_quality
+from napari_bloodcells.core.remote import file_name, is_address, read_remote
 from napari_bloodcells.core.slides import is_slide
 
 if TYPE_CHECKING:
@@ -106,7 +108,10 @@ class FieldCounter:
     def _slide(self, job: FieldJob) -> FieldRecord:
         from napari_bloodcells.core.slides.counting import count_slide
 
-        return without_names(job, count_slide(self, job))
+        record = count_slide(self, job)
+        if job.maybe_copy and record.status == OK and isinstance(job.source, str):
+            record = replace(record, digest=file_digest(job.source))
+        return without_names(job, record)
 
     def _fields(self, jobs: Sequence[FieldJob]) -> list[FieldRecord]:
         """Count photographs."""
@@ -121,7 +126,7 @@ class FieldCounter:
         try:
             if isinstance(job.source, np.ndarray):
                 return Picture.of_array(job.source, job.image)
-            return Picture.of_file(job.source, self.setup.max_pixels, self._halves)
+            return Picture.of_file(job.source, self.setup.max_pixels, self._halves, job.maybe_copy)
         except BloodcellsError as error:
             return error
         except MemoryError:
@@ -195,7 +200,8 @@ class FieldCounter:
             n_rbc=len(field.rbc) if len(field.rbc) else None,
             n_platelets=len(field.platelets) if len(field.rbc) else None,
             problems=(*check_quality(picture.pixels, scale).problems, *field.problems),
-            warnings=tuple(str(w.message) for w in caught if issubclass(w.category, DataWarning)),
+            warnings=(*picture.remarks, *(str(w.message) for w in caught if issubclass(w.category, DataWarning))),
+            digest=picture.digest,
         )
         return Located(record, boxes, labels, crops)
 
@@ -252,9 +258,12 @@ class FieldCounter:
         from napari_bloodcells.core.datasets import scale_of_red_cells
         from napari_bloodcells.core.datasets.folder import box_kind
         from napari_bloodcells.core.localize import Field
-        from napari_bloodcells.core.voc import read_voc
+        from napari_bloodcells.core.voc import MAX_BYTES, read_voc, read_voc_bytes
 
-        annotation = read_voc(path)
+        if is_address(path):
+            annotation = read_voc_bytes(read_remote(path, MAX_BYTES, AnnotationError), file_name(path))
+        else:
+            annotation = read_voc(path)
         height, width = picture.height, picture.width
         if annotation.width and annotation.height and (annotation.width, annotation.height) != (width, height):
             size = f"{annotation.width} x {annotation.height}"

@@ -1,0 +1,237 @@
+"""What lies below an address: photographs, and the annotations that belong to them by the rules of ``matching.py``.
+
+An object store lists everything at once; elsewhere folder after folder is listed, and one that cannot be is named: no
+photograph and no annotation is passed over without a word.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from napari_bloodcells.core.errors import UsageError
+from napari_bloodcells.core.files import natural_key
+from napari_bloodcells.core.find import IMAGE_SUFFIXES
+from napari_bloodcells.core.layouts import ANNOTATION_FOLDERS
+from napari_bloodcells.core.matching import HEAD, Declared, declared_filename
+from napari_bloodcells.core.remote import file_name, is_web, opened, read_heads, short, shown
+
+_DEEPEST = 32
+"""Folders in folders; a page that links to itself would have no end."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file elsewhere.
+
+    Attributes
+    ----------
+    address : str
+        Where it is read, with all that this needs.
+    name : str
+        Its path below what was given, with ``/`` and as a person reads it.
+    place : Path
+        The same from the root of its file system: to tell which files lie in one folder, not to be opened.
+    size : int or None
+        Bytes, where the listing says so.
+    """
+
+    address: str
+    name: str
+    place: Path
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class RemoteFolder:
+    """Photographs and XML files below an address in natural order, and in words what could not be listed.
+
+    ``single`` is true where the address is that of one file.
+    """
+
+    images: tuple[RemoteFile, ...]
+    annotations: tuple[RemoteFile, ...] = ()
+    problems: tuple[str, ...] = ()
+    single: bool = False
+
+
+def list_remote(address: str, recursive: bool = True) -> RemoteFolder:
+    """The photographs and XML files below an address; a file is its own listing.
+
+    Raises
+    ------
+    UsageError
+        The extra or a part of it is missing, or there is nothing at this address.
+    """
+    system, path = opened(address)
+    try:
+        if system.isfile(path) and not _is_listing(address):
+            single = RemoteFile(address, file_name(address), _place(address), _size(system, path))
+            return RemoteFolder((single,), single=True)
+        return _listed(system, path, recursive)
+    except Exception as error:  # each file system raises errors of its own
+        raise UsageError(f"{shown(address)}: cannot be listed ({short(error, address, path)}).") from None
+
+
+def annotations_beside(address: str, recursive: bool = True) -> RemoteFolder:
+    """The XML files of an ``Annotations`` folder beside the folder at ``address``, as VOC lays data sets out."""
+    system, path = opened(address)
+    parent = posixpath.dirname(path.rstrip("/"))
+    found: list[RemoteFile] = []
+    problems: list[str] = []
+    for name in ANNOTATION_FOLDERS if parent and not parent.endswith(":") else ():  # a bucket and a host have no parent
+        folder = f"{parent.rstrip('/')}/{name}"
+        try:
+            listed = _listed(system, folder, recursive)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except Exception as error:
+            place = shown(system.unstrip_protocol(folder))
+            problems.append(f"{place}: cannot be listed ({short(error, folder)}); XML in it is not used.")
+            continue
+        found += listed.annotations
+        problems += listed.problems
+    return RemoteFolder((), tuple(found), tuple(problems))
+
+
+def annotation_of_single(images: Sequence[RemoteFile]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The XML beside single photographs, by their addresses: asked for by name, as a folder may not be listed.
+
+    Returns
+    -------
+    dict
+        Address of a photograph to that of its XML: beside it, or in an ``Annotations`` folder beside its folder.
+    tuple of str
+        Photographs of which nobody could tell whether they have one, in words.
+    """
+    asked = {image.address: _xml_names(image.address) for image in images}
+    heads = read_heads([place for places in asked.values() for place in places], HEAD)
+    found: dict[str, str] = {}
+    problems: list[str] = []
+    for image in images:
+        there = [place for place in asked[image.address] if _is_file(heads[place])]
+        unknown = [e for p in asked[image.address] if isinstance(e := heads[p], Exception) and not _is_absent(e)]
+        if there:
+            found[image.address] = there[0]
+        elif unknown:
+            why = short(unknown[0], *asked[image.address])
+            problems.append(f"{file_name(image.address)}: an XML beside it cannot be asked for ({why}); none is used.")
+    return found, tuple(problems)
+
+
+def declared_names(annotations: dict[Path, str], problems: list[str]) -> Declared:
+    """What ``match_annotations`` reads the heads of remote XML files with: from places to the ``filename`` in each.
+
+    ``annotations`` gives the address of each place; files that cannot be read are added to ``problems``.
+    """
+
+    def names(places: Sequence[Path]) -> dict[Path, str]:
+        heads = read_heads([annotations[place] for place in places], HEAD)
+        declared: dict[Path, str] = {}
+        for place in places:
+            head = heads[annotations[place]]
+            if isinstance(head, Exception):
+                why = short(head, annotations[place])
+                problems.append(f"{file_name(annotations[place])}: cannot be fetched ({why}).")
+            declared[place] = "" if isinstance(head, Exception) else declared_filename(head)
+        return declared
+
+    return names
+
+
+def _listed(system: Any, path: str, recursive: bool) -> RemoteFolder:
+    files, problems = _files_below(system, path, recursive)
+    root = path.rstrip("/")
+    found: list[RemoteFile] = []
+    for raw, size in files.items():
+        address = system.unstrip_protocol(raw)
+        below = raw[len(root) :].lstrip("/") if raw.startswith(root) else raw
+        name = unquote(below) if is_web(address) else below
+        suffix = posixpath.splitext(name)[1].casefold()
+        if (suffix in IMAGE_SUFFIXES or suffix == ".xml") and not any(p.startswith(".") for p in name.split("/")):
+            found.append(RemoteFile(address, name, _place(address), size))
+    found.sort(key=lambda file: natural_key(file.name))
+    xml = tuple(file for file in found if file.name.casefold().endswith(".xml"))
+    images = tuple(file for file in found if not file.name.casefold().endswith(".xml"))
+    return RemoteFolder(images, xml, tuple(problems))
+
+
+def _files_below(system: Any, path: str, recursive: bool) -> tuple[dict[str, int | None], list[str]]:
+    """Files of a folder with their sizes, and in words the folders inside that could not be listed."""
+    if recursive and _lists_at_once(system):
+        return {name: info.get("size") for name, info in system.find(path, detail=True).items()}, []
+    files: dict[str, int | None] = {}
+    problems: list[str] = []
+    waiting = [(path, 0)]
+    while waiting:
+        folder, depth = waiting.pop()
+        try:
+            entries = system.ls(folder, detail=True)
+        except Exception as error:  # fsspec's own find passes over such a folder without a word
+            if folder == path:
+                raise
+            place = shown(system.unstrip_protocol(folder))
+            problems.append(f"{place}: cannot be listed ({short(error, folder)}); what lies in it is left out.")
+            continue
+        for entry in entries:
+            name = entry["name"].rstrip("/")
+            last = posixpath.basename(name)
+            if name == folder.rstrip("/") or last.startswith("."):
+                continue
+            if entry["type"] != "directory":
+                files[entry["name"]] = entry.get("size")
+            elif recursive and depth < _DEEPEST:
+                waiting.append((name, depth + 1))
+    return files, problems
+
+
+def _lists_at_once(system: Any) -> bool:
+    """Whether the file system has a way of its own to list all that lies below a folder, as object stores do."""
+    from fsspec import AbstractFileSystem
+    from fsspec.asyn import AsyncFileSystem
+
+    kind = type(system)
+    if isinstance(system, AsyncFileSystem):
+        return kind._find is not AsyncFileSystem._find
+    return kind.find is not AbstractFileSystem.find
+
+
+def _size(system: Any, path: str) -> int | None:
+    size = system.info(path).get("size")
+    return size if isinstance(size, int) else None
+
+
+def _place(address: str) -> Path:
+    kind, _, path = shown(address).partition("://")
+    return Path(f"/{kind}", (unquote(path) if is_web(address) else path).lstrip("/"))
+
+
+def _is_listing(address: str) -> bool:
+    """Over HTTP every folder is a file too: the page that lists it."""
+    return is_web(address) and posixpath.splitext(shown(address))[1].casefold() not in IMAGE_SUFFIXES
+
+
+def _xml_names(address: str) -> list[str]:
+    """Where the XML of a single photograph would be: beside it, and as VOC lays data sets out."""
+    path, mark, query = address.partition("?") if is_web(address) else (address, "", "")
+    folder, _, name = path.rpartition("/")
+    stem = posixpath.splitext(name)[0]
+    places = [f"{folder}/{stem}.xml", f"{folder}/{name}.xml"]
+    if "/" in folder.partition("://")[2].strip("/"):  # the folder above is neither a bucket's nor a host's
+        places.append(f"{folder.rpartition('/')[0]}/{ANNOTATION_FOLDERS[0]}/{stem}.xml")
+    return [f"{place}{mark}{query}" for place in places]
+
+
+def _is_file(head: bytes | Exception) -> bool:
+    """Whether that is the head of a file: some servers answer every address, with a page that says it is not there."""
+    if isinstance(head, Exception):
+        return False
+    return not head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html"))
+
+
+def _is_absent(error: Exception) -> bool:
+    return isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
