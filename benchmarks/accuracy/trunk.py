@@ -171,8 +171,8 @@ class _State:
 
 
 def save_trunk(weights: Mapping[str, Tensor], place: Path) -> None:
-    """Write weights to ``place`` (``.pt``, in full), and beside it as safetensors in 16 bits, half the size: so they are
-    kept with a result, which can then be had again without its training."""
+    """Write weights to ``place`` (``.pt``, in full), and beside it as safetensors in 16 bits, half the size: so they
+    are kept with a result, which can then be had again without its training."""
     torch.save(dict(weights), place)
     save_file({name: t.half().contiguous() for name, t in weights.items()}, place.with_suffix(".safetensors"))
 
