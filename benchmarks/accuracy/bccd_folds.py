@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.accuracy.cells import TRAIN, gather
 from benchmarks.accuracy.ship import make_bundle
-from benchmarks.accuracy.trunk import TrunkSettings, train_trunk
+from benchmarks.accuracy.trunk import TrunkSettings, load_trunk, train_trunk
 from napari_bloodcells.core.statistics.metrics import score
 
 FOLDS = 5
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     cells = gather(given.data)
-    start = torch.load(given.output / "without-bccd.pt", weights_only=True)
+    start = load_trunk(given.output / "without-bccd.pt")
     bccd = cells.sources == "bccd"
     names = np.unique(cells.groups[bccd])
     fold_of = dict(

@@ -3,7 +3,8 @@
 Three sources share a first training that sees none of the three; each is then left out of a second training, which
 goes on from there with all the others (``bccd`` and its copies in ``kaggle`` together).  The model that comes out is
 tried on the source left out as it is, and after ``calibrate`` with 5 to 100 of its cells, tested on the groups
-(slides, originals) that gave none of them.
+(slides, originals) that gave none of them.  The weights of each training are kept, in 16 bits too
+(``without-SOURCE.safetensors``); ``--start`` reads either, and ``--start FOLDER --minutes 0`` only tries them again.
 
     python -m benchmarks.accuracy.leave_one_out --data ../shared/data --first 9 --minutes 4.5 -o artifacts/unseen
     python -m benchmarks.accuracy.leave_one_out --start artifacts/unseen --minutes 6 -o artifacts/longer
@@ -26,7 +27,7 @@ from torch import Tensor
 from benchmarks.accuracy.cells import SOURCES, TRAIN, AllCells, gather
 from benchmarks.accuracy.copies import SOURCE as COPIES
 from benchmarks.accuracy.ship import Bundle, make_bundle
-from benchmarks.accuracy.trunk import TrunkSettings, train_trunk
+from benchmarks.accuracy.trunk import TrunkSettings, load_trunk, save_trunk, train_trunk
 from napari_bloodcells.core.calibrate import refit
 from napari_bloodcells.core.model import Model
 from napari_bloodcells.core.statistics.metrics import score
@@ -46,14 +47,19 @@ def train_without(
     cells: AllCells, sources: Sequence[str], settings: TrunkSettings, place: Path, start: Weights | None = None
 ) -> Weights:
     """Weights of a training that saw nothing of ``sources``, from ``place`` where that was done before."""
-    trunk = place / f"without-{'-'.join(sources)}.pt"
-    if trunk.exists():
-        return torch.load(trunk, weights_only=True)
+    trunk = trunk_of(place, sources)
+    if trunk.exists() or trunk.with_suffix(".safetensors").exists():
+        return load_trunk(trunk)
     # Cells of other sources' test parts stay out too: these models also stand in for the shipped one.
     keep = (cells.part == TRAIN) & ~np.isin(cells.sources, _with_copies(sources))
     weights = train_trunk(cells, keep, settings, trunk.with_suffix(".checkpoint"), start)
-    torch.save(weights, trunk)
+    save_trunk(weights, trunk)
     return weights
+
+
+def trunk_of(place: Path, sources: Sequence[str]) -> Path:
+    """The weights of a training without ``sources`` in the folder ``place``; in 16 bits beside them, or alone."""
+    return place / f"without-{'-'.join(sources)}.pt"
 
 
 def _with_copies(sources: Sequence[str]) -> list[str]:
@@ -171,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cells = gather(given.data, copies=True)
     second = TrunkSettings(minutes=given.minutes, lr=SECOND_RATE, ema=0.998)
     for source in given.sources if given.start else ():
-        start = torch.load(given.start / f"without-{source}.pt", weights_only=True)
+        start = load_trunk(trunk_of(given.start, [source]))
         run_source(cells, source, train_without(cells, [source], second, given.output, start), given.output)
     for together in () if given.start else TOGETHER:
         chosen = [source for source in together if source in given.sources]

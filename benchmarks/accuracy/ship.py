@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.accuracy.cells import SCHEME, SEEN, TRAIN, VALIDATION, AllCells, gather
-from benchmarks.accuracy.trunk import MEAN, STD, averaged
+from benchmarks.accuracy.trunk import MEAN, STD, averaged, load_trunk
 from napari_bloodcells import __version__
 from napari_bloodcells.core.bundle import save_bundle
 from napari_bloodcells.core.classes import load_scheme
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     cells = gather(given.data, copies=True)
-    weights = averaged([torch.load(trunk, weights_only=True) for trunk in given.trunk], given.shares)
+    weights = averaged([load_trunk(trunk) for trunk in given.trunk], given.shares)
     for name in DESCRIPTIONS:
         bundle = make_bundle(weights, cells, name)
         save_bundle(given.output / name, bundle.module, bundle.info, space=bundle.space, half=True, overwrite=True)

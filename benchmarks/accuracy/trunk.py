@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -169,6 +170,23 @@ class _State:
         self.steps, self.seconds = state["n"], state["spent"]
 
 
+def save_trunk(weights: Mapping[str, Tensor], place: Path) -> None:
+    """Write weights to ``place`` (``.pt``, in full), and beside it as safetensors in 16 bits, half the size: so they
+    are kept with a result, which can then be had again without its training."""
+    torch.save(dict(weights), place)
+    save_file({name: t.half().contiguous() for name, t in weights.items()}, place.with_suffix(".safetensors"))
+
+
+def load_trunk(place: Path) -> dict[str, Tensor]:
+    """Weights in float32 from ``place``, or from the safetensors file of its name beside it where it is not there."""
+    if not place.exists() and place.with_suffix(".safetensors").exists():
+        place = place.with_suffix(".safetensors")
+    if place.suffix == ".safetensors":
+        return {name: t.float() for name, t in load_file(place).items()}
+    weights: dict[str, Tensor] = torch.load(place, weights_only=True)
+    return weights
+
+
 def averaged(trunks: Sequence[Mapping[str, Tensor]], shares: Sequence[float] | None) -> dict[str, Tensor]:
     """The weighted mean of the weights of several trunks."""
     given = shares or [1.0] * len(trunks)
@@ -199,9 +217,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = TrunkSettings(given.minutes, lr=given.lr, ema=ema, seed=given.seed)
     start = None
     if given.start is not None:
-        start = averaged([torch.load(place, weights_only=True) for place in given.start], given.shares)
+        start = averaged([load_trunk(place) for place in given.start], given.shares)
     weights = train_trunk(cells, keep, settings, given.output.with_suffix(".checkpoint"), start)
-    torch.save(weights, given.output)
+    save_trunk(weights, given.output)
 
 
 if __name__ == "__main__":

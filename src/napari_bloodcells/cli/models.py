@@ -98,6 +98,18 @@ def info(model: Annotated[str, typer.Argument(help="Name of an installed model, 
     typer.echo("For research use only.")
 
 
+@models_app.command("add")
+def add(
+    model: Annotated[str, typer.Argument(help="Folder or .safetensors file of a model that was trained or fetched.")],
+    name: Annotated[str | None, typer.Option("--name", help="What to call it. Default: as it calls itself.")] = None,
+) -> None:
+    """Put a model where it is found by its name (count --model NAME), its weights in 16 bits."""
+    from napari_bloodcells.core.install import install_model
+
+    place = install_model(model, name)
+    typer.echo(f"Installed: use it with --model {place.name} (it is in {place})")
+
+
 def _finder(model: str) -> Table:
     from rich.table import Table
 

@@ -51,6 +51,10 @@ class TerminalProgress:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.stopped_by = number
+        self.say_stopping()
+
+    def say_stopping(self) -> None:
+        """Answer the first signal."""
         with suppress(OSError):  # not print: the signal may come in the midst of one, which cannot be entered twice
             os.write(2, b"Stopping ... (once more to end at once)\n")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from napari_bloodcells.cli.app import EXIT_INTERRUPTED, EXIT_NOTHING, EXIT_USAGE
 from napari_bloodcells.cli.common import DeviceOption
 from napari_bloodcells.cli.progress import TerminalProgress
 
@@ -43,6 +46,10 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Any other setting of the recipe, as optimizer.lr=0.001.")
     ] = None,
+    install: Annotated[
+        str | None,
+        typer.Option("--install", help="Also put the model, in 16 bits, where count --model finds it by this name."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in the output folder.")] = False,
     device: DeviceOption = "auto",
 ) -> None:
@@ -50,6 +57,7 @@ def train(
 
     Ctrl-C stops after the present step and keeps everything; the same command with --resume goes on from there with the
     same result as if nothing had happened.  The output folder is the model: use it with count --model FOLDER.
+    Several GPUs: torchrun --nproc-per-node 2 -m napari_bloodcells train ...
     """
     named = _overrides(settings or [])
     given = {"epochs": epochs, "max_minutes": max_minutes, "batch_size": batch_size, "seed": seed, "scheme": scheme}
@@ -60,18 +68,27 @@ def train(
         raise UsageError(f"--task must be cells or find, not {task}.")
     if task == "find":
         from napari_bloodcells.cli.train_find import train_find
+        from napari_bloodcells.core.errors import UsageError
+        from napari_bloodcells.core.training.group import torchrun_size
 
+        if torchrun_size() > 1:
+            raise UsageError("--task find trains in one process; start it without torchrun.")
         own = {key: given.pop(key) for key in ("batch_size", "seed")}
         named |= {key: value for key, value in own.items() if value is not None}
         others = {"--device": None if device in ("auto", "cpu") else device, "--arch": arch}
+        others["--install"] = install
         others |= {f"--{key.split('.')[-1].replace('_', '-')}": v for key, v in given.items()}
         train_find(data, output, recipe, named, resume, [key for key, value in others.items() if value is not None])
         return
     named |= {key: value for key, value in given.items() if value is not None}
 
     from napari_bloodcells import train as train_core
+    from napari_bloodcells.core.install import check_installable, install_model
+    from napari_bloodcells.core.training.group import torchrun_rank
 
-    with _Lines() as progress:
+    if install is not None:
+        check_installable(install)  # before hours of training, not after
+    with _Others() if torchrun_rank() else _Lines() as progress:
         result = train_core(
             list(data),
             _choose(arch, recipe, resume, "options.weights" in named),
@@ -81,7 +98,11 @@ def train(
             progress=progress,
             overrides=named,
         )
+    if torchrun_rank():
+        return
     _show(result)
+    if install is not None:
+        typer.echo(f"Installed: use it with --model {install} (it is in {install_model(result.output, install)})")
 
 
 def _choose(arch: str | None, recipe: str | None, resume: bool, weights_named: bool) -> Any:
@@ -139,6 +160,35 @@ class _Lines(TerminalProgress):
                 file=sys.stderr,
                 flush=True,
             )
+
+
+class _Others(TerminalProgress):
+    """Of all processes but the first: hears the same signals, and says only what went wrong in itself; what is wrong in
+    the command is said once a machine."""
+
+    def __enter__(self) -> TerminalProgress:
+        from napari_bloodcells.core.errors import DataWarning
+
+        warnings.simplefilter("ignore", DataWarning)
+        return super().__enter__()
+
+    def __exit__(self, kind: Any, value: BaseException | None, traceback: Any) -> None:
+        from napari_bloodcells.core.errors import Cancelled, UsageError
+        from napari_bloodcells.core.training.group import PeerEnded
+
+        super().__exit__(kind, value, traceback)
+        if isinstance(value, Cancelled):
+            raise typer.Exit(EXIT_INTERRUPTED)
+        if isinstance(value, PeerEnded):
+            raise typer.Exit(EXIT_NOTHING)
+        if isinstance(value, UsageError) and os.environ["LOCAL_RANK"] != "0":
+            raise typer.Exit(EXIT_USAGE)
+
+    def start(self, task: str, total: int | None) -> None:
+        """Show nothing."""
+
+    def say_stopping(self) -> None:
+        """Say nothing."""
 
 
 def _show(result: Any) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from napari_bloodcells.core.errors import BundleError, OutputError, UsageError
 from napari_bloodcells.core.featurespace import FeatureSpace
 from napari_bloodcells.core.files import display_name, make_folder, read_regular, write_atomic
-from napari_bloodcells.core.installed import model_homes
+from napari_bloodcells.core.installed import BUILT_BY, model_homes, not_built
 from napari_bloodcells.core.model import Model, Prediction
 from napari_bloodcells.core.models import architecture, architecture_names
 from napari_bloodcells.core.schema import BundleInfo
@@ -37,6 +37,7 @@ WEIGHTS, METADATA = "model.safetensors", "model.json"
 DEFAULT = "wbc5"
 MAX_WEIGHTS = 2 * 2**30
 MAX_METADATA = 4 * 2**20
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HEADER_KEY = "bloodcells"
 _SPACE = {"distance.whiten", "distance.means"}
 _PICKLES = {".pth", ".pt", ".ckpt", ".bin", ".joblib", ".pkl", ".pickle", ".h5", ".hdf5", ".keras", ".npy", ".npz"}
@@ -68,10 +69,15 @@ def load_model(name_or_path: str | Path = "default", device: str = "auto") -> Mo
     """
     from napari_bloodcells.core.devices import pick_device
 
+    info, module, space = read_bundle(name_or_path)
+    return Model(info, module, space, pick_device(device))
+
+
+def read_bundle(name_or_path: str | Path) -> tuple[BundleInfo, Classifier, FeatureSpace | None]:
+    """The parts of a bundle, checked, on the CPU and in float32; see ``load_model``."""
     path = find_bundle(name_or_path)
     info, tensors = _read(path)
-    module, space = _assemble(info, tensors, display_name(path))
-    return Model(info, module, space, pick_device(device))
+    return info, *_assemble(info, tensors, display_name(path))
 
 
 def read_info(name_or_path: str | Path) -> BundleInfo:
@@ -165,7 +171,7 @@ def hash_tensors(tensors: dict[str, Tensor]) -> str:
 def find_bundle(name_or_path: str | Path) -> Path:
     """The folder or file that ``name_or_path`` means; see ``load_model``."""
     name = DEFAULT if str(name_or_path) == "default" else str(name_or_path)
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) and isinstance(name_or_path, str):
+    if MODEL_NAME.fullmatch(name) and isinstance(name_or_path, str):
         for home in model_homes():
             if (home / name / METADATA).is_file():
                 return home / name
@@ -179,6 +185,8 @@ def find_bundle(name_or_path: str | Path) -> Path:
         return path
     if not path.exists():
         known = ", ".join(info.name for info in installed_models()) or "none"
+        if name in BUILT_BY:
+            raise BundleError(f"{name}: {not_built(name)}")
         raise BundleError(f"{name_or_path}: no such model; installed: {known}; or name a bundle's folder or file.")
     if path.suffix != ".safetensors":
         if path.name == METADATA:

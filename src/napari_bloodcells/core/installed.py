@@ -7,6 +7,17 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
+BUILT_BY = {"vgg16": "vgg16-finetune"}
+"""Models that are known by name but too large to come with the package, and the recipes that build them."""
+
+
+def not_built(name: str) -> str:
+    """How a model of ``BUILT_BY`` is built, for the message that it is not there."""
+    return (
+        "is not shipped and was not built here; one command builds it, on a GPU: "
+        f"bloodcells-batch train PBC --recipe {BUILT_BY[name]} -o FOLDER --install {name} (docs/models/{name}.md)."
+    )
+
 
 def model_homes() -> Iterator[Path]:
     """Where models live: in the package, then in ``$BLOODCELLS_MODELS`` or the user's cache folder."""

@@ -3,6 +3,8 @@
 ``train`` makes one folder: the bundle (``model.safetensors``, ``model.json``), ``history.csv``, ``history.png``,
 ``confusion_matrix.png``, ``report.json``, and what a later ``resume`` needs (``checkpoint.safetensors``,
 ``training.json``).  Every file is replaced whole, so a run that is killed leaves a folder that can be resumed.
+
+``torchrun`` starts it in several processes, one a GPU (``training/group.py``); the first of them writes.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,14 +22,14 @@ from napari_bloodcells import __version__
 from napari_bloodcells.core.bundle import read_info, save_bundle
 from napari_bloodcells.core.classes import ClassScheme
 from napari_bloodcells.core.counting.runlock import LOCK_NAME, RunLock
-from napari_bloodcells.core.devices import pick_device
-from napari_bloodcells.core.errors import BundleError, Cancelled, OutputError
+from napari_bloodcells.core.errors import BundleError, Cancelled, DataSetError, OutputError, UsageError
 from napari_bloodcells.core.files import PART, kept_for_resume, make_folder, write_atomic
 from napari_bloodcells.core.progress import Progress, Silent
 from napari_bloodcells.core.schema import BundleInfo
 from napari_bloodcells.core.statistics.metrics import Scores
 from napari_bloodcells.core.training.checkpoint import load_checkpoint, save_checkpoint
 from napari_bloodcells.core.training.finish import finish_bundle
+from napari_bloodcells.core.training.group import SharedProgress, joined
 from napari_bloodcells.core.training.history import Epoch, write_history
 from napari_bloodcells.core.training.plots import plot_confusion, plot_history
 from napari_bloodcells.core.training.recipe import Recipe, load_recipe
@@ -103,6 +106,8 @@ def train(
         For data, settings or pretrained weights that cannot be used.
     Cancelled
         If ``progress`` said so; the checkpoint is kept.
+    PeerEnded
+        In a training of several processes, where another one of them has ended.
 
     Examples
     --------
@@ -113,38 +118,51 @@ def train(
     import torch
 
     progress, place = progress or Silent(), Path(output)
-    before = _settings_of(place, resume)
-    chosen = _choose(recipe, before).with_overrides(overrides or {})
-    target = pick_device(device)
-    if chosen.arch == "vgg16" and chosen.options.get("weights") == "imagenet":
-        from napari_bloodcells.core.models.vgg16 import fetch_imagenet
+    with joined(device) as (group, target):
+        before = group.of_first(lambda: _settings_of(place, resume))
+        chosen = group.of_first(lambda: _choose(recipe, before).with_overrides(overrides or {}))
+        if chosen.batch_size < group.size:
+            raise UsageError(f"batches of {chosen.batch_size} cells cannot be shared by {group.size} processes.")
+        if chosen.arch == "vgg16" and chosen.options.get("weights") == "imagenet":
+            from napari_bloodcells.core.models.vgg16 import fetch_imagenet
 
-        fetch_imagenet(progress)
-    make_folder(place)
-    with RunLock(place) as lock, torch.random.fork_rng(_cuda_devices(target)):
-        training, validation, scheme = gather(data, chosen, progress)
-        settings = _describe(chosen, training, validation)
-        if before:
-            _check_same(before, settings, place)
-        with kept_for_resume():
-            write_atomic(place / SETTINGS, _json(settings), overwrite=True)
-            trainer = Trainer(chosen, training, validation, len(scheme.names), target)
+            group.first_then_others(lambda: fetch_imagenet(progress))
+        with ExitStack() as stack:
+            lock = None
+            if group.first:
+                make_folder(place)
+                lock = stack.enter_context(RunLock(place))
+            stack.enter_context(torch.random.fork_rng(_cuda_devices(target)))
+            training, validation, scheme = group.first_then_others(lambda: gather(data, chosen, progress))
+            settings = _describe(chosen, training, validation)
+            if settings != group.of_first(lambda: settings):
+                raise DataSetError("the processes of this training see other images or labels; give all the same data.")
+            if before:
+                group.of_first(lambda: _check_same(before, settings, place))
+            stack.enter_context(kept_for_resume())
+            if group.first:
+                write_atomic(place / SETTINGS, _json(settings), overwrite=True)
+            trainer = Trainer(chosen, training, validation, len(scheme.names), target, group)
             if before:
                 _restore(trainer, place)
             _run(trainer, place, progress, lock)
-            return _finish(trainer, scheme, place, progress)
+            return group.of_first(lambda: _finish(trainer, scheme, place, progress))
 
 
-def _run(trainer: Trainer, place: Path, progress: Progress, lock: RunLock) -> None:
-    """Epoch after epoch until the recipe is satisfied, with a checkpoint after each and once a minute."""
+def _run(trainer: Trainer, place: Path, progress: Progress, lock: RunLock | None) -> None:
+    """Epoch after epoch until the recipe is satisfied, with a checkpoint after each and once a minute.
+
+    Of several processes the first holds the lock and writes; they stop together.
+    """
+    progress = SharedProgress(progress, trainer.group) if trainer.group.size > 1 else progress
     saved = time.monotonic()
     epochs, now = trainer.recipe.epochs, trainer.now
     progress.start(TASK, epochs * trainer.steps if epochs and not trainer.recipe.max_minutes else None)
     progress.advance(TASK, now.epoch * trainer.steps + now.step)
 
-    def keep() -> None:
+    def keep(after: float = CHECKPOINT_SECONDS) -> None:
         nonlocal saved
-        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+        if lock is not None and time.monotonic() - saved >= after:
             save_checkpoint(place / CHECKPOINT, trainer.state())
             lock.renew()
             saved = time.monotonic()
@@ -153,12 +171,11 @@ def _run(trainer: Trainer, place: Path, progress: Progress, lock: RunLock) -> No
         while not trainer.finished():
             row = trainer.run_epoch(progress, keep)
             progress.advance(TASK, 0, epoch=row.epoch, val_loss=row.val_loss, val_accuracy=row.val_accuracy)
-            save_checkpoint(place / CHECKPOINT, trainer.state())
-            write_history(place / "history.csv", _epochs(trainer))
-            lock.renew()
-            saved = time.monotonic()
+            keep(after=0)
+            if lock is not None:
+                write_history(place / "history.csv", _epochs(trainer))
     except Cancelled:
-        save_checkpoint(place / CHECKPOINT, trainer.state())
+        keep(after=0)
         done = trainer.now.epoch
         raise Cancelled(f"Stopped in epoch {done + 1}; go on from there with --resume -o {place}.") from None
 
@@ -240,10 +257,11 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], place: Path) -> Non
 
 def _restore(trainer: Trainer, place: Path) -> None:
     file = place / CHECKPOINT
-    if not file.exists():
+    state = trainer.group.of_first(lambda: load_checkpoint(file) if file.exists() else None)
+    if state is None:
         return
     try:
-        trainer.restore(load_checkpoint(file))
+        trainer.restore(state)
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         raise BundleError(f"{file}: does not fit this training ({error}); start anew in another folder.") from None
 

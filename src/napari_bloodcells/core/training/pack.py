@@ -124,7 +124,7 @@ def pack_crops(
     """
     labels = torch.tensor([_label(s, scheme) for s in dataset.samples], dtype=torch.int64)
     localizer = _localizer_for(dataset, spec)
-    place = (cache or _cache_folder()) / "packs" / _key(dataset, spec, localizer)
+    place = (cache or cache_folder()) / "packs" / _key(dataset, spec, localizer)
     crops, extent = _load(place) or _cut_and_keep(dataset, spec, progress or Silent(), place, localizer)
     samples = dataset.samples
     return CropPack(
@@ -222,7 +222,8 @@ def _scales(
     return [measured if ask else scale for ask, scale in zip(asked, known, strict=True)]
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Where what takes long to compute is kept: ``$BLOODCELLS_CACHE``, or the user's cache folder."""
     named = os.environ.get("BLOODCELLS_CACHE")
     if named:
         return Path(named)

@@ -3,6 +3,9 @@
 Every step seeds torch from the recipe's seed, the epoch and the step, so the state is weights, optimizer, schedule and
 two counters: a training that was stopped and resumed gives the same bits as one that was not (on the same machine with
 the same number of threads, and as long as ``max_minutes`` does not decide).
+
+Several processes (``group.py``) each take their share of every batch and hold the same state.  They give the weights of
+one process but for rounding, unless the network has dropout: which features are left out is drawn in each share anew.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from napari_bloodcells.core.inputs import to_input
 from napari_bloodcells.core.models import architecture, build
 from napari_bloodcells.core.progress import Progress, check_cancelled
 from napari_bloodcells.core.training.augmentation import augmentation
+from napari_bloodcells.core.training.group import Group, peers
 from napari_bloodcells.core.training.history import Epoch
 from napari_bloodcells.core.training.recipe import Recipe
 from napari_bloodcells.core.training.sampler import cell_weights, epoch_order
@@ -59,13 +63,22 @@ class Trainer:
     """Holds the state of one training and moves it on."""
 
     def __init__(
-        self, recipe: Recipe, training: Cells, validation: Cells, n_classes: int, device: torch.device
+        self,
+        recipe: Recipe,
+        training: Cells,
+        validation: Cells,
+        n_classes: int,
+        device: torch.device,
+        group: Group = Group(),
     ) -> None:
         self.recipe, self.training, self.validation, self.device = recipe, training, validation, device
+        self.group = group
         torch.manual_seed(recipe.seed)
         self.input_size = architecture(recipe.arch).input_size
         self.module = build(recipe.arch, n_classes, **recipe.options)
+        self.module = group.fitted(self.module, device)
         self.module = self.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = group.spread(self.module, device)
         self.average = deepcopy(self.module) if recipe.ema else None
         self.best = _copy(self.module.state_dict())
         self.optimizer = _make_optimizer(self.module, recipe)
@@ -104,7 +117,7 @@ class Trainer:
             start = time.monotonic()
             at = order[now.step * recipe.batch_size : (now.step + 1) * recipe.batch_size]
             self._step(at)
-            spent = time.monotonic() - start
+            spent = self._clock(start)
             now.seconds += spent
             now.epoch_seconds += spent
             progress.advance(TASK, epoch=now.epoch + 1, loss=now.loss / now.seen, accuracy=now.right / now.seen)
@@ -117,21 +130,28 @@ class Trainer:
         now, recipe = self.now, self.recipe
         torch.manual_seed(_mix(recipe.seed, now.epoch, now.step))
         lr = self._set_rate()
-        labels = self.training.labels[at].to(self.device, non_blocking=True)
-        images = self.augment(self.training, at, self.device)
+        share, n = self.group.share(len(at))
+        labels = self.training.labels[at[share]].to(self.device, non_blocking=True)
+        images = self.augment(self.training, at, share, self.device)
+        if not self.group.first:  # else dropout would leave out the same in every share
+            torch.manual_seed(_mix(recipe.seed, now.epoch, now.step, self.group.rank))
         images = to_input(images, self.input_size, recipe.input.mean, recipe.input.std)
         self.module.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self.module(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
-        if recipe.optimizer.l1:
-            loss = loss + recipe.optimizer.l1 * sum(w.abs().sum() for w in self.module.l1_parameters())
+            logits = self.network(images)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing) * (n / len(at))
+        penalized = (w.abs().sum() for w in self.module.l1_parameters())
+        penalty = recipe.optimizer.l1 * sum(penalized, loss.new_zeros(()))
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        with peers():  # the mean over the processes is the loss of the batch
+            (loss * self.group.size + penalty).backward()  # type: ignore[no-untyped-call]
         if recipe.optimizer.clip:
             torch.nn.utils.clip_grad_norm_(self.module.parameters(), recipe.optimizer.clip)
         self.optimizer.step()
-        value = float(loss.detach())
+        value, right = self.group.sums(
+            float(loss.detach()), float((logits.detach().argmax(1) == labels).sum()) if n else 0.0
+        )
+        value += float(penalty.detach())
         if not math.isfinite(value):
             raise BloodcellsError(
                 f"the training fell apart in epoch {now.epoch + 1} (the loss is no number): "
@@ -141,14 +161,14 @@ class Trainer:
         self._average()
         now.step += 1
         now.loss += value * len(at)
-        now.right += int((logits.detach().argmax(1) == labels).sum())
+        now.right += int(right)
         now.seen += len(at)
 
     def _end_epoch(self, progress: Progress) -> Epoch:
         now = self.now
         start = time.monotonic()
         loss, right, balanced = self._validate(progress)
-        spent = time.monotonic() - start
+        spent = self._clock(start)
         now.seconds += spent
         even = balanced == now.best_score and loss < now.best_loss - LEAST_GAIN
         better = balanced > now.best_score or even
@@ -182,16 +202,23 @@ class Trainer:
 
     @torch.inference_mode()
     def logits(self, crops: Tensor, progress: Progress) -> Tensor:
-        """(N, 3, S, S) uint8 -> (N, C) float32 on the CPU, by the network that is kept."""
+        """(N, 3, S, S) uint8 -> (N, C) float32 on the CPU, by the network that is kept; batches shared out in turn."""
         module = self.evaluated.eval()
-        parts = []
-        for start in range(0, len(crops), EVALUATION_BATCH):
+        logits = torch.zeros(len(crops), self.module.head.out_features)
+        for at in range(0, len(crops), EVALUATION_BATCH * self.group.size):
             check_cancelled(progress)
+            start = at + EVALUATION_BATCH * self.group.rank
             part = crops[start : start + EVALUATION_BATCH]
+            if not len(part):
+                continue
             images = to_input(part.to(self.device), self.input_size, self.recipe.input.mean, self.recipe.input.std)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                parts.append(module(images).float().cpu())
-        return torch.cat(parts)
+                logits[start : start + EVALUATION_BATCH] = module(images).float().cpu()
+        return self.group.total(logits)
+
+    def _clock(self, start: float) -> float:
+        """Seconds since ``start`` by the clock of the first process, which decides for all."""
+        return self.group.sums(time.monotonic() - start if self.group.first else 0.0)[0]
 
     def _set_rate(self) -> float:
         """Set the learning rate of this step where the schedule is a curve; returns the rate."""
@@ -265,9 +292,9 @@ def _make_optimizer(module: torch.nn.Module, recipe: Recipe) -> torch.optim.Opti
     return torch.optim.AdamW(weights, lr, weight_decay=decay)
 
 
-def _mix(seed: int, epoch: int, step: int) -> int:
-    """One seed for each step of each epoch; step -1 is the order of the epoch."""
-    return int(np.random.SeedSequence([seed, epoch, step + 1]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def _mix(seed: int, epoch: int, step: int, *rank: int) -> int:
+    """One seed for each step of each epoch, and of each process but the first; step -1 is the order of the epoch."""
+    return int(np.random.SeedSequence([seed, epoch, step + 1, *rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
