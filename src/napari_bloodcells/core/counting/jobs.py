@@ -51,6 +51,8 @@ class FieldJob:
         Cells that the data set has a type for; None stands for the only cell of the image.
     boxes : Boxes or None
         Boxes given by the caller, instead of all others.
+    kept : str or None
+        Folder in which what is finished of a slide is kept while it is under way.
     """
 
     image: str
@@ -58,6 +60,7 @@ class FieldJob:
     annotation: str | None = None
     labels: tuple[tuple[Box | None, str], ...] = ()
     boxes: Boxes | None = field(default=None, compare=False)
+    kept: str | None = None
 
 
 @dataclass(frozen=True)
