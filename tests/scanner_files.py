@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from imagecodecs import jpeg2k_encode
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -44,8 +45,12 @@ def write_svs(
     um: float | None = 0.25,
     objective: int | None = 40,
     missing: frozenset[int] = frozenset(),
+    jpeg2000: str | None = None,
 ) -> None:
-    """An Aperio slide: tiled JPEG of 240 x 240 with a copy at a quarter; ``missing`` tiles have no bytes."""
+    """An Aperio slide: tiles of 240 x 240 with a copy at a quarter; ``missing`` tiles have no bytes.
+
+    The tiles are JPEG, or JPEG 2000 of the colors that ``jpeg2000`` names (``RGB``, ``YCbCr``).
+    """
     height, width = pixels.shape[:2]
     known = {"AppMag": objective, "StripeWidth": 2040, "ScanScope ID": "SYNTHETIC", "MPP": um}
     properties = "|".join(f"{name} = {value}" for name, value in known.items() if value is not None)
@@ -58,26 +63,33 @@ def write_svs(
         )
         for number in range(rows * columns):
             y, x = number // columns * SVS_TILE, number % columns * SVS_TILE
-            yield b"" if number in left_out else jpeg(padded[y : y + SVS_TILE, x : x + SVS_TILE].copy(), 2)
+            yield b"" if number in left_out else packed(padded[y : y + SVS_TILE, x : x + SVS_TILE].copy())
+
+    def packed(tile: NDArray[np.uint8]) -> bytes:
+        if jpeg2000 is None:
+            return jpeg(tile, 2)
+        colors = np.asarray(Image.fromarray(tile).convert(jpeg2000))
+        data: bytes = jpeg2k_encode(colors, codecformat="j2k", mct=False, reversible=True)
+        return data
 
     small = smaller(pixels, 4)
     tiled = {
         "dtype": np.uint8,
         "tile": (SVS_TILE, SVS_TILE),
-        "photometric": "ycbcr",
-        "subsampling": (2, 2),
-        "compression": "jpeg",
         "metadata": None,
+        **({"photometric": "ycbcr", "subsampling": (2, 2), "compression": "jpeg"} if jpeg2000 is None else {}),
+        **({"photometric": "rgb", "compression": 33003 if jpeg2000 == "YCbCr" else 33005} if jpeg2000 else {}),
     }
+    coding = "JPEG" if jpeg2000 is None else "J2K"
     size = f"{width}x{height} [0,0 {width}x{height}] ({SVS_TILE}x{SVS_TILE})"
     with tifffile.TiffWriter(path) as tif:
-        text = f"{library}\r\n{size} JPEG/RGB Q={QUALITY}|{properties}"
+        text = f"{library}\r\n{size} {coding}/RGB Q={QUALITY}|{properties}"
         tif.write(tiles(pixels, missing), shape=pixels.shape, description=text, **tiled)
         thumbnail = smaller(pixels, 8)
         text = f"{library}\r\n{size} -> {thumbnail.shape[1]}x{thumbnail.shape[0]} - |{properties}"
         stripped = {"photometric": "rgb", "compression": "lzw", "rowsperstrip": 16, "metadata": None}
         tif.write(thumbnail, description=text, **stripped)
-        text = f"{library}\r\n{size} -> {small.shape[1]}x{small.shape[0]} JPEG/RGB Q={QUALITY}"
+        text = f"{library}\r\n{size} -> {small.shape[1]}x{small.shape[0]} {coding}/RGB Q={QUALITY}"
         tif.write(tiles(small), shape=small.shape, description=text, **tiled)
         for name, kind, color in (("label", 1, 90), ("macro", 9, 30)):
             extra = np.full((120, 160, 3), color, np.uint8)

@@ -51,6 +51,8 @@ BOTTOM_TILES = frozenset(range(15, 20))
 BOTTOM_IMAGES = frozenset((column, 3) for column in range(4))
 WRITERS: dict[str, Write] = {
     "aperio.svs": lambda path, pixels: scanners.write_svs(path, pixels, missing=BOTTOM_TILES),
+    "jpeg2000-rgb.svs": lambda path, pixels: scanners.write_svs(path, pixels, jpeg2000="RGB"),
+    "jpeg2000-ycbcr.svs": lambda path, pixels: scanners.write_svs(path, pixels, jpeg2000="YCbCr"),
     "objective-only.svs": lambda path, pixels: scanners.write_svs(path, pixels, um=None),
     "hamamatsu.ndpi": scanners.write_ndpi,
     "objective-only.ndpi": lambda path, pixels: scanners.write_ndpi(path, pixels, um=None, starts=False),
