@@ -1,6 +1,6 @@
 """Slides as scanners write them, which openslide takes for the vendor's: read, scaled and counted like a plain TIFF.
 
-They are written by ``tests/scanner_files.py``; no file of a scanner was at hand.
+They are written by ``tests/scanner_files.py`` and ``mirax_files.py``; no file of a scanner was at hand.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
+from tests import mirax_files as mirax
 from tests import scanner_files as scanners
 
 from napari_bloodcells.core.boxes import iou
@@ -31,7 +32,7 @@ from napari_bloodcells.synthetic import SmearSettings, draw_smear
 
 openslide = pytest.importorskip("openslide", reason="slides of scanners need openslide: pip install openslide-bin")
 
-WIDTH, HEIGHT = scanners.mirax_size((2, 2))
+WIDTH, HEIGHT = mirax.mirax_size((2, 2))
 DRAWN = 512
 """Rows with cells; below them is empty ground, the last of which the scanner may have left out."""
 LEFT_OUT = {"svs": 720, "mrxs": 600}
@@ -57,8 +58,8 @@ WRITERS: dict[str, Write] = {
     "hamamatsu.ndpi": scanners.write_ndpi,
     "objective-only.ndpi": lambda path, pixels: scanners.write_ndpi(path, pixels, um=None, starts=False),
     "hamamatsu.vms": scanners.write_vms,
-    "mirax.mrxs": lambda path, pixels: scanners.write_mrxs(path, pixels, missing=BOTTOM_IMAGES),
-    "mirax-no-positions.mrxs": lambda path, pixels: scanners.write_mrxs(
+    "mirax.mrxs": lambda path, pixels: mirax.write_mrxs(path, pixels, missing=BOTTOM_IMAGES),
+    "mirax-no-positions.mrxs": lambda path, pixels: mirax.write_mrxs(
         path, pixels, missing=BOTTOM_IMAGES, positions=False
     ),
 }
