@@ -9,6 +9,7 @@ output folder every finished shard is kept (``shards.py``), so a run that was st
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
@@ -26,7 +27,7 @@ from napari_bloodcells.core.counting.options import CountOptions
 from napari_bloodcells.core.counting.output import check_output, read_finished, write_tables
 from napari_bloodcells.core.counting.pipeline import FieldCounter
 from napari_bloodcells.core.counting.result import CountResult
-from napari_bloodcells.core.counting.runlock import RunLock
+from napari_bloodcells.core.counting.runlock import Renewing, RunLock
 from napari_bloodcells.core.counting.setup import CounterSetup, StageTimes, check_setup
 from napari_bloodcells.core.counting.shards import ShardPlan, ShardStore, digest_of, shard_size
 from napari_bloodcells.core.counting.workers import Done, Work, cpu_count, run_inline, run_processes
@@ -34,6 +35,7 @@ from napari_bloodcells.core.errors import BloodcellsError, UsageError
 from napari_bloodcells.core.files import display_name
 from napari_bloodcells.core.progress import Progress, Silent
 from napari_bloodcells.core.remote import is_address, shown
+from napari_bloodcells.core.slides.companions import companions
 
 if TYPE_CHECKING:
     from napari_bloodcells.core.bundle import BundleInfo, Model
@@ -172,7 +174,7 @@ class _Run:
         """Count into a folder, shard by shard, and write the tables."""
         check_output(output, sources, self.options)
         with RunLock(output) as lock:
-            self.progress = _Renewing(self.progress, lock)
+            self.progress = Renewing(self.progress, lock)
             check_output(output, sources, self.options)
             fingerprint = self._fingerprint()
             if self.options.resume and (finished := read_finished(output, fingerprint, self.options.format)):
@@ -185,8 +187,9 @@ class _Run:
             ready = plan.n_images - sum(plan.images_of(s).stop - plan.images_of(s).start for s in missing)
             if ready:
                 self.progress.advance(TASK, ready)
-            for shard, records, times in self._count(plan, missing):
+            for shard, records, times in self._count(plan, missing, store):
                 store.write(shard, records)
+                store.forget(self.listed.jobs[plan.images_of(shard)])
                 self._tell(records, times)
             result = self._result(store.records)
             result.run["fingerprint"] = fingerprint
@@ -220,8 +223,10 @@ class _Run:
         shown |= {f"model's {name}": getattr(self.info, name) for name in _LIMITS}
         return {"model": self.info.sha256, "version": __version__, "list of images": digest_of(files), **shown}
 
-    def _count(self, plan: ShardPlan, shards: Iterable[int]) -> Iterator[Done]:
+    def _count(self, plan: ShardPlan, shards: Iterable[int], store: ShardStore | None = None) -> Iterator[Done]:
         work: Iterator[Work] = ((shard, self.listed.jobs[plan.images_of(shard)]) for shard in shards)
+        if store is not None:
+            work = ((shard, store.keeping(jobs)) for shard, jobs in work)
         if self.options.cluster:
             from napari_bloodcells.core.counting.cluster import run_cluster
 
@@ -285,18 +290,6 @@ class _Run:
         }
 
 
-class _Renewing:
-    """Passes progress on, and with every step (an image, a field of a slide) renews the lock of the run."""
-
-    def __init__(self, progress: Progress, lock: RunLock) -> None:
-        self._progress, self._lock = progress, lock
-        self.start, self.cancelled = progress.start, progress.cancelled
-
-    def advance(self, task: str, n: int = 1, **values: float) -> None:
-        self._lock.renew()
-        self._progress.advance(task, n, **values)
-
-
 def _noting_slides(records: Iterable[FieldRecord], slides: dict[str, Any]) -> Iterator[FieldRecord]:
     """The same records; what of the slides among them was counted is put into ``slides``, by the image's name."""
     for record in records:
@@ -346,14 +339,22 @@ def _boxes_digest(boxes: Boxes) -> str:
 
 
 def _stamp(source: Any) -> str:
-    """Size and time of a file, or a digest of an array, to see whether it changed between a run and its resumption."""
+    """Size and time of a file, or a digest of an array, to see whether it changed between a run and its resumption.
+
+    Of a slide in several files, of each of them.
+    """
     if isinstance(source, np.ndarray):
         pixels = hashlib.sha256(np.ascontiguousarray(source).tobytes())
         return f"{source.shape} {source.dtype} {pixels.hexdigest()}"
     if not isinstance(source, str):
         return ""
+    others = [f"\0{file.name}\0{_size_and_time(file)}" for file in companions(source)]
+    return "".join([_size_and_time(source), *others])
+
+
+def _size_and_time(path: str | Path) -> str:
     try:
-        status = Path(source).stat()
-    except OSError:
+        status = os.stat(path)
+    except (OSError, ValueError):
         return "?"
     return f"{status.st_size} {status.st_mtime_ns}"

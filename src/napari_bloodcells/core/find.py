@@ -47,8 +47,8 @@ def find_images(paths: Iterable[Path | str], recursive: bool = True, *, slides: 
     -------
     list of Path
         Each once, in natural order (``field 9`` before ``field 10``) whatever order ``paths`` had.  Left out are
-        hidden files, results of this package, and mask folders beside an image folder; a folder that is reached
-        twice through links is read once.
+        hidden files, results of this package, mask folders beside an image folder, and with ``slides`` the JPEG files
+        that are parts of a slide; a folder that is reached twice through links is read once.
 
     Warns
     -----
@@ -113,8 +113,9 @@ def _walk(folder: Path, recursive: bool, suffixes: frozenset[str], seen: set[tup
         yield folder  # the reader says that it may not be opened
         return
     names = {entry.name.casefold() for entry in entries}
+    parts = _parts_of_slides(folder, entries) if suffixes >= SLIDE_SUFFIXES else frozenset()
     for entry in entries:
-        if entry.name.startswith(".") or entry.name in ("__MACOSX", "Thumbs.db"):
+        if entry.name.startswith(".") or entry.name in ("__MACOSX", "Thumbs.db") or entry.name in parts:
             continue
         image_name = os.path.splitext(entry.name)[1].casefold() in suffixes
         if not _is_folder(entry):
@@ -131,6 +132,15 @@ def _walk(folder: Path, recursive: bool, suffixes: frozenset[str], seen: set[tup
             warnings.warn(text, DataWarning, stacklevel=2)
         else:
             yield from _walk(folder / entry.name, recursive, suffixes, seen)
+
+
+def _parts_of_slides(folder: Path, entries: list[os.DirEntry[str]]) -> frozenset[str]:
+    """Names of files that hold the pixels of a slide in the same folder, as those of a ``.vms`` do."""
+    from napari_bloodcells.core.slides.companions import companions
+
+    slides = [entry.name for entry in entries if os.path.splitext(entry.name)[1].casefold() in SCANNER_SUFFIXES]
+    files = (file for name in slides for file in companions(folder / name))
+    return frozenset(file.name for file in files if file.parent == folder)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -15,8 +15,16 @@ from pathlib import Path
 import pytest
 
 from napari_bloodcells.core.counting import runlock
-from napari_bloodcells.core.counting.runlock import FOREIGN_LEASE_S, LOCK_NAME, RunLock, process_exists, process_start
+from napari_bloodcells.core.counting.runlock import (
+    FOREIGN_LEASE_S,
+    LOCK_NAME,
+    Renewing,
+    RunLock,
+    process_exists,
+    process_start,
+)
 from napari_bloodcells.core.errors import OutputError
+from napari_bloodcells.core.progress import Silent
 
 HOLD = """
 import sys, time
@@ -250,3 +258,25 @@ def test_the_first_process_of_a_machine_can_hold_a_lock_and_no_group_of_processe
     write_lock(tmp_path, pid=0)
     with RunLock(tmp_path):
         pass
+
+
+def test_a_lock_is_renewed_with_every_step_and_now_and_then_while_a_run_only_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker process tells of no step of its slide for hours; a run on another host must not take the folder over."""
+
+    def renewed(step: object) -> bool:
+        os.utime(tmp_path / LOCK_NAME, (0, 0))
+        assert callable(step)
+        step()
+        return (tmp_path / LOCK_NAME).stat().st_mtime > 0
+
+    with RunLock(tmp_path) as lock:
+        progress = Renewing(Silent(), lock)
+        assert renewed(lambda: progress.advance("counting"))
+        assert not renewed(progress.cancelled)
+        monkeypatch.setattr(runlock, "RENEW_S", -1.0)
+        assert renewed(progress.cancelled)
+        (tmp_path / LOCK_NAME).write_text("of another run")
+        with pytest.raises(OutputError, match="taken over by another run"):
+            progress.cancelled()

@@ -55,6 +55,8 @@ class FieldJob:
         Boxes given by the caller, instead of all others.
     maybe_copy : bool
         Whether its file may be a copy of another one of the run, by its size.
+    kept : str or None
+        Folder in which what is finished of a slide is kept while it is under way.
     """
 
     image: str
@@ -63,6 +65,7 @@ class FieldJob:
     labels: tuple[tuple[Box | None, str], ...] = ()
     boxes: Boxes | None = field(default=None, compare=False)
     maybe_copy: bool = False
+    kept: str | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 The lock is a file in the folder that names the process, its host and when that process started.  A second run refuses
 while the first is alive; a lock whose process is gone (killed, power cut), or whose number now belongs to a younger
 process, is stale and is taken over.  A process of another host cannot be looked up: its lock holds while it is
-renewed, which the owner does whenever a shard is finished; where the clock went backwards, it holds the longer.
+renewed, which the owner does with every step and while it waits; where the clock went backwards, it holds the longer.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from types import TracebackType
 
 from napari_bloodcells.core.errors import DiskError, OutputError
 from napari_bloodcells.core.files import PART, claim, remove_parts
+from napari_bloodcells.core.progress import Progress
 
 LOCK_NAME = ".bloodcells.lock"
 FOREIGN_LEASE_S = 600.0
 """A lock of another host that was not renewed for this long is stale."""
+RENEW_S = 60.0
+"""So long at most the lock of a run that is asked whether to stop goes without."""
 _held: set[object] = set()
 """The locks that this process holds: one of its own that it could not remove (a disk gone read-only) is stale."""
 
@@ -135,6 +138,33 @@ class RunLock:
                 claim(str(aside), self.path)
         with contextlib.suppress(OSError):
             aside.unlink()
+
+
+class Renewing:
+    """Passes progress on, and with every step (an image, a field of a slide) renews the lock of the run.
+
+    Also while no step is told, every now and then: a slide in another process may take hours.
+    """
+
+    def __init__(self, progress: Progress, lock: RunLock) -> None:
+        self._progress, self._lock = progress, lock
+        self._renewed = time.monotonic()
+        self.start = progress.start
+
+    def advance(self, task: str, n: int = 1, **values: float) -> None:
+        """Renew and tell."""
+        self._renew()
+        self._progress.advance(task, n, **values)
+
+    def cancelled(self) -> bool:
+        """Ask, and renew where that is due."""
+        if time.monotonic() - self._renewed > RENEW_S:
+            self._renew()
+        return self._progress.cancelled()
+
+    def _renew(self) -> None:
+        self._lock.renew()
+        self._renewed = time.monotonic()
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 A run is cut into shards of consecutive images.  Each finished shard is one file of JSON lines, one line per image,
 which appears under its name whole or not at all (written beside, flushed to the disk, renamed).  ``plan.json`` holds
-the fingerprint of the run (files with size and time, model, options): only the same run can be resumed.  When
+the fingerprint of the run (files with size and time, model, options): only the same run can be resumed.  A slide may
+take hours, so what is finished of it lies in a folder of its own until its shard is written (``slides/kept.py``).  When
 the tables have been written, the folder of shards is removed.
 """
 
@@ -11,18 +12,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from napari_bloodcells.core.counting.cells import FieldRecord
-from napari_bloodcells.core.errors import OutputError
+from napari_bloodcells.core.counting.jobs import FieldJob
+from napari_bloodcells.core.errors import DiskError, OutputError
 from napari_bloodcells.core.files import kept_for_resume, write_atomic
+from napari_bloodcells.core.find import SLIDE_SUFFIXES
 
 PARTIAL = ".partial"
 PLAN = "plan.json"
+_MAY_BE_SLIDES = SLIDE_SUFFIXES | {".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,16 @@ def write_or_tell(path: Path, data: bytes) -> None:
     """``write_atomic`` over what may be there, with the way to go on in its ``DiskError``."""
     with kept_for_resume():
         write_atomic(path, data, overwrite=True)
+
+
+def make_or_tell(folder: Path) -> None:
+    """Make ``folder`` in one that is there, where it is missing; ``DiskError`` as of ``write_or_tell``."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        with kept_for_resume():
+            reason = (error.strerror or str(error)).lower()
+            raise DiskError(f"{folder.name}: cannot be made in {folder.parent}: {reason}.") from None
 
 
 class ShardStore:
@@ -156,6 +171,31 @@ class ShardStore:
         """Every record of the run, in the order of its images."""
         for shard in range(self.plan.n_shards):
             yield from self.read(shard)
+
+    def keeping(self, jobs: Sequence[FieldJob]) -> tuple[FieldJob, ...]:
+        """``jobs`` with the place where what is finished of a slide among them is kept.
+
+        It lies in a folder that has the name of the run's fingerprint: another run, also on a machine of a cluster that
+        has a folder of its own under the same path, never takes for finished what is not of its files, model and
+        options.
+        """
+        placed = tuple(replace(job, kept=self._kept(job)) for job in jobs)
+        for folder in {Path(job.kept).parent for job in placed if job.kept is not None}:
+            make_or_tell(folder)
+        return placed
+
+    def forget(self, jobs: Sequence[FieldJob]) -> None:
+        """Remove what was kept of the slides among ``jobs``, whose shard is written."""
+        for job in jobs:
+            if (kept := self._kept(job)) is not None:
+                shutil.rmtree(kept, ignore_errors=True)
+
+    def _kept(self, job: FieldJob) -> str | None:
+        suffix = os.path.splitext(job.source)[1].casefold() if isinstance(job.source, str) else ""
+        if suffix not in _MAY_BE_SLIDES:
+            return None
+        run = digest_of([json.dumps(self.plan.fingerprint, sort_keys=True)])[:16]
+        return os.path.join(os.path.abspath(self.folder), f"slides-{run}", digest_of([job.image])[:32])
 
     def remove(self) -> None:
         """Remove the shards, after the tables have been written; the plan first, so that none is taken for whole."""

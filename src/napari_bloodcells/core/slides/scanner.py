@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_bloodcells.core.errors import ImageError
 from napari_bloodcells.core.files import display_name
+from napari_bloodcells.core.slides.companions import companions
 from napari_bloodcells.core.slides.slide import Region, possible_scale
 
 CACHE_BYTES = 128 * 2**20
@@ -28,6 +29,11 @@ class ScannerSlide:
                 f"{self.name}: slides of scanners need openslide: pip install 'napari-bloodcells[wsi]'."
             ) from None
         self._error = openslide.OpenSlideError
+        if Path(path).suffix == ".mrxs" and not companions(path):
+            raise ImageError(
+                f"{self.name}: its folder {display_name(Path(path).with_suffix(''))} with the pixels is not beside it; "
+                "put both into one folder."
+            )
         try:
             self._slide = openslide.OpenSlide(path)
         except (openslide.OpenSlideError, OSError) as problem:
@@ -48,8 +54,8 @@ class ScannerSlide:
     def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
         """See ``Slide``."""
         left, top, right, bottom = region
-        across, down = self.width / self.levels[level][0], self.height / self.levels[level][1]
-        place = round(left * across), round(top * down)  # openslide takes the corner in pixels of the finest level
+        factor = self._slide.level_downsamples[level]
+        place = round(left * factor), round(top * factor)  # openslide takes the corner in pixels of the finest level
         try:
             picture = self._slide.read_region(place, level, (right - left, bottom - top))
         except self._error as problem:
