@@ -18,7 +18,9 @@ from napari_bloodcells.napari.reporting import report_input, report_options
 
 
 def _fields(image: np.ndarray) -> Any:
-    return SimpleNamespace(names=("a.jpg",), sizes=(image.shape[:2],), read=lambda place: image)
+    return SimpleNamespace(
+        names=("a.jpg",), sizes=(image.shape[:2],), slide=lambda place: None, read=lambda place: image
+    )
 
 
 def test_the_report_is_that_of_the_review_as_it_stands(
@@ -52,7 +54,12 @@ def test_the_report_says_of_the_fields_what_the_count_said(
         {"image": "b.jpg", "status": "b.jpg: is damaged."},
     ]
     review = make_review(["neutrophil"], ("a.jpg", "b.jpg"), info={"fields": said})
-    fields = SimpleNamespace(names=review.images, sizes=(field_image.shape[:2],) * 2, read=lambda place: field_image)
+    fields = SimpleNamespace(
+        names=review.images,
+        sizes=(field_image.shape[:2],) * 2,
+        slide=lambda place: None,
+        read=lambda place: field_image,
+    )
     data = report_input(review, fields)
     assert data.images["status"].tolist() == ["ok", "b.jpg: is damaged."]
     assert data.images["n_wbc"].tolist() == [1, 0]

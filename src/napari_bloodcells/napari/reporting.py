@@ -11,8 +11,12 @@ from napari_bloodcells.napari.review import Review
 from napari_bloodcells.napari.tables import images_frame, review_frame
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from napari_bloodcells.core.report.content import ReportOptions
     from napari_bloodcells.core.report.inputs import ReportInput
+    from napari_bloodcells.core.slides import ArraySlide
 
 
 def report_input(review: Review, fields: Fields) -> ReportInput:
@@ -25,7 +29,11 @@ def report_input(review: Review, fields: Fields) -> ReportInput:
     images = images_frame(review).assign(width=[w for _, w in sizes], height=[h for h, _ in sizes])
     place = {name: index for index, name in enumerate(review.images)}
     run = {"model": review.info.get("model", {}), "boxes": review.info.get("boxes", "")}
-    found = ReportInput(cells, images, review.scheme, run, load=lambda name: fields.read(place[name]))
+
+    def pixels(name: str) -> NDArray[np.uint8] | ArraySlide:
+        return fields.slide(place[name]) or fields.read(place[name])
+
+    found = ReportInput(cells, images, review.scheme, run, load=pixels)
     known = with_model(found)  # with its validation cells, for the corrected shares
     return known if known.scheme.names == review.scheme.names else found
 

@@ -23,6 +23,7 @@ from napari_bloodcells.core.errors import BloodcellsError, Cancelled, UsageError
 from napari_bloodcells.core.progress import check_cancelled
 from napari_bloodcells.core.quality import check_quality
 from napari_bloodcells.core.remote import is_address
+from napari_bloodcells.core.slides.arrayslide import ArraySlide
 from napari_bloodcells.core.slides.grid import EMPTY, FieldGrid, GridSettings, SlideField, Tile
 from napari_bloodcells.core.slides.monolayer import MonolayerRule, by_promise
 from napari_bloodcells.core.slides.opening import open_slide
@@ -54,7 +55,7 @@ def count_slide(counter: FieldCounter, job: FieldJob, settings: GridSettings | N
     """
     try:
         _check(counter, job)
-        with open_slide(str(job.source)) as slide:
+        with open_slide(job.source if isinstance(job.source, ArraySlide) else str(job.source)) as slide:
             return _SlideCount(counter, job, slide, settings or GridSettings()).record()
     except Cancelled:
         raise
@@ -67,7 +68,7 @@ def count_slide(counter: FieldCounter, job: FieldJob, settings: GridSettings | N
 
 
 def _check(counter: FieldCounter, job: FieldJob) -> None:
-    if is_address(str(job.source)):
+    if is_address(job.source):
         raise UsageError(
             f"{job.image}: is a whole slide; these are read from files of this machine, so fetch it first."
         )
