@@ -9,10 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from napari_bloodcells.core.bundle import read_info
 from napari_bloodcells.core.report import write_reports
-from napari_bloodcells.napari.differential_table import differential_of
+from napari_bloodcells.napari.differential_table import DifferentialTable, differential_of
 from napari_bloodcells.napari.preferences import Reference
 from napari_bloodcells.napari.reporting import report_input, report_options
 
@@ -62,7 +63,7 @@ def test_the_report_says_of_the_fields_what_the_count_said(
     )
     data = report_input(review, fields)
     assert data.images["status"].tolist() == ["ok", "b.jpg: is damaged."]
-    assert data.images["n_wbc"].tolist() == [1, 0]
+    assert data.images["n_wbc"].fillna(-1).tolist() == [1, -1], "what was not read has no count"
     assert differential_of(review).fields == 1
     page = write_reports(data, tmp_path)[0].read_text("utf-8")
     assert "1 of 2 images could not be read" in page
@@ -79,3 +80,24 @@ def test_the_report_flags_by_the_ranges_of_the_preferences(
     page = write_reports(data, tmp_path, options=options)[0].read_text("utf-8")
     assert "17 – 23" in page
     assert "high" in page
+
+
+@pytest.mark.gui
+@pytest.mark.parametrize("intervals", ["binomial", "multinomial"])
+def test_window_and_report_flag_alike_by_either_kind_of_interval(
+    make_review: Callable[..., Any], field_image: np.ndarray, tmp_path: Path, qtbot: Any, intervals: str
+) -> None:
+    names = ["neutrophil"] * 100 + ["lymphocyte"] * 60 + ["monocyte"] * 21 + ["eosinophil"] * 19
+    said = [{"image": "a.jpg", "status": "ok", "n_platelets": 17}]
+    review = make_review(names, info={"fields": said})
+    chosen = Reference(intervals=intervals)
+    table = DifferentialTable(chosen)
+    qtbot.addWidget(table)
+    table.show_review(review)
+    assert table.cell_text("eosinophil", "flag") == ("H" if intervals == "binomial" else "(H)")
+    assert table.cell_text("platelets found", "n") == "17"
+    data = report_input(review, _fields(field_image))
+    page = write_reports(data, tmp_path, options=report_options(chosen))[0].read_text("utf-8")
+    line = page[page.index('<tr data-class="eosinophil">') :].split("</tr>")[0]
+    assert f'data-code="{table.cell_text("eosinophil", "flag")}"' in line
+    assert table.cell_text("eosinophil", "95 % interval") in line

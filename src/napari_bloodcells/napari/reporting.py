@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_bloodcells.napari.differential_table import ranges_of
+from napari_bloodcells.napari.differential_table import intervals_of, ranges_of
 from napari_bloodcells.napari.fields import Fields
 from napari_bloodcells.napari.preferences import Reference
 from napari_bloodcells.napari.review import Review
@@ -39,8 +39,8 @@ def report_input(review: Review, fields: Fields) -> ReportInput:
 
 
 def report_options(chosen: Reference) -> ReportOptions:
-    """The ranges and the patient of the preferences, by which the differential in the window is flagged too."""
+    """The ranges, the patient and the intervals of the preferences, by which the window flags too."""
     from napari_bloodcells.core.report.content import ReportOptions
 
     ranges, patient = ranges_of(chosen)
-    return ReportOptions(patient=patient, ranges=ranges)
+    return ReportOptions(patient=patient, ranges=ranges, intervals=intervals_of(chosen))

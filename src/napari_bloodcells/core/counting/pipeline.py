@@ -299,10 +299,11 @@ class FieldCounter:
         if not crops:
             return []
         predicted = []
-        for part in torch.cat(crops).split(AT_ONCE):
+        everything = torch.cat(crops)
+        for start in range(0, len(everything), AT_ONCE):
             check_cancelled(self.progress)
             with self.times.stage("classify"):
-                predicted.append(self.model.predict(part))
+                predicted.append(self.model.predict(everything[start : start + AT_ONCE]))
         probabilities = np.concatenate([part.probabilities for part in predicted])
         distances = np.concatenate([part.distance for part in predicted])
         rows = [
