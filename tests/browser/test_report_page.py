@@ -16,11 +16,14 @@ import pytest
 from benchmarks.report_page import behavior, make_page
 from tests.example_run import make_run
 
+from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.counting.cellstable import apply_corrections, cells_csv, read_cells
 from napari_bloodcells.core.differential import make_differential
 from napari_bloodcells.core.report import ReportOptions, write_reports
+from napari_bloodcells.core.report.inputs import ReportInput
 from napari_bloodcells.core.statistics.intervals import clopper_pearson, goodman, goodman_quantile, whole_percents
-from napari_bloodcells.core.statistics.reference import Patient, flag, load_ranges
+from napari_bloodcells.core.statistics.reference import Flag, Patient, flag, load_ranges
+from napari_bloodcells.core.statistics.remarks import count_remarks, remarks
 from napari_bloodcells.synthetic import SmearSettings
 
 pytestmark = pytest.mark.browser
@@ -139,6 +142,16 @@ def test_statistics_of_the_page_equal_those_of_the_package(opened: Any) -> None:
     cases = [(8.0, 2.2, 19.2), (8.0, 5.8, 10.7), (3.0, 1.1, 6.4), (0.0, 0.0, 1.8)]
     got = opened.execute_script("return arguments[0].map((c) => bloodcells.Stats.flag(...c, [0, 5.5]))", cases)
     assert got == [[flag(*case, limits).code, flag(*case, limits).words] for case in cases]
+    flags = [flag(*case, limits) for case in cases] + [Flag("L", "low"), Flag("(L)", "borderline low")]
+    got = opened.execute_script("return arguments[0].map((c) => bloodcells.Stats.meaning(c))", [f.code for f in flags])
+    assert got == [found.meaning for found in flags]
+    figures = [(12.25, 1), (12.75, 1), (0.15, 1), (2.5, 0), (3.5, 0), (0.125, 2), (100 / 3, 1), (7.0, 2)]
+    got = opened.execute_script("return arguments[0].map((f) => bloodcells.Stats.fixed(...f))", figures)
+    assert got == [f"{value:.{digits}f}" for value, digits in figures]
+    scheme, counts = load_scheme("wbc5"), [(0, 0), (1, 0), (99, 6), (100, 1), (199, 30), (200, 10), (200, 11), (7, 1)]
+    code = "return arguments[0].map((c) => bloodcells.Stats.countRemarks(...c, [100, 200], 0.05))"
+    blocks = [make_differential(["neutrophil"] * n + ["unidentified"] * u, scheme) for n, u in counts]
+    assert opened.execute_script(code, counts) == [list(count_remarks(block)) for block in blocks]
 
 
 def test_a_key_reclassifies_the_selected_cell_and_the_table_follows(opened: Any, run: Any, artifacts: Path) -> None:
@@ -158,6 +171,42 @@ def test_a_key_reclassifies_the_selected_cell_and_the_table_follows(opened: Any,
     absolute = opened.find_element("css selector", '#absolute tr[data-class="monocyte"] [data-f="value"]').text
     assert absolute == f"{7.2 * after['monocyte'] / total:.2f}"
     assert "monocyte" in opened.find_element("css selector", "#status").get_attribute("textContent")
+
+
+def test_the_remarks_follow_the_corrections_and_those_on_the_photographs_stay(browser: Any, tmp_path: Path) -> None:
+    run = make_run({"": 3})
+    run.images.loc[0, "problems"] = "out of focus"
+    run.cells.loc[:, "class"] = ["unidentified"] * 2 + ["neutrophil"] * (len(run.cells) - 2)
+    browser.get(write_reports(run, tmp_path)[0].as_uri())
+
+    def shown() -> list[str]:
+        return [item.text for item in browser.find_elements("css selector", "#remarks li")]
+
+    before, n = shown(), len(run.cells)
+    assert before == list(remarks(make_differential(run.cells["class"], run.scheme), run.cells, run.images))
+    assert f"Only {n - 2} white cells were" in before[0]
+    assert before[1].startswith("2 cells (")
+    browser.execute_script("bloodcells.store.assign([0, 1], bloodcells.store.classNamed('monocyte'))")
+    after = shown()
+    assert f"Only {n} white cells were" in after[0]
+    assert after[1:] == before[2:]
+    assert "out of focus" in after[-1]
+    browser.execute_script("bloodcells.store.assign([...Array(arguments[0]).keys()], 6)", n)
+    assert shown()[0] == "No white cell was classified."
+    browser.execute_script("bloodcells.store.undo(); bloodcells.store.undo()")
+    assert shown() == before
+    browser.execute_script("localStorage.clear()")
+
+
+def test_the_platelets_that_were_found_are_no_cells_that_could_be_corrected(browser: Any, tmp_path: Path) -> None:
+    run = make_run({"": 1})
+    images = run.images.assign(n_platelets=17)
+    browser.get(write_reports(ReportInput(run.cells, images, run.scheme), tmp_path)[0].as_uri())
+    found = browser.find_element("css selector", '[data-kind="found"] dd')
+    assert found.text == "17 17.0 per field"
+    browser.execute_script("bloodcells.store.assign([0], 2)")
+    assert found.text == "17 17.0 per field"
+    browser.execute_script("localStorage.clear()")
 
 
 def test_the_head_says_how_many_cells_a_person_saw_and_who(opened: Any, run: Any) -> None:

@@ -58,6 +58,7 @@ def test_the_demo_counts_what_it_drew_and_leaves_only_what_was_asked_for(tmp_pat
     assert result.exit_code == 0, result.output
     for word in ("neutrophil", "basophil", "true", "counted", "24 cells found", "Next:"):
         assert word in result.output
+    assert "platelets" not in result.output, "they are no cells of the table of what is true"
     truth = read_truth(tmp_path / "kept" / "smears" / "truth.csv")
     cells = pd.read_csv(tmp_path / "kept" / "differential" / "cells.csv")
     got = hold_against(truth, cells)

@@ -66,7 +66,9 @@ def test_each_sub_folder_is_a_sample_and_all_is_their_sum(reference: Path) -> No
     table = pd.read_csv(reference / "differential.csv").pivot(index="class", columns="sample", values="count")
     assert list(table.columns) == ["a", "all", "b"]
     assert (table["a"] + table["b"] == table["all"]).all()
-    assert table["all"].sum() == len(pd.read_csv(reference / "cells.csv"))
+    cells, images = (pd.read_csv(reference / f"{name}.csv") for name in ("cells", "images"))
+    assert table["all"].drop("platelets found").sum() == len(cells)
+    assert table.loc["platelets found", "all"] == images["n_platelets"].sum() > 0
 
 
 def test_the_probabilities_are_the_models_on_the_crop_of_the_box(smears: Path, tiny_model: Path) -> None:

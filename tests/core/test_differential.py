@@ -42,12 +42,35 @@ def test_what_is_no_classified_white_cell_stands_apart(kind: str, n: int) -> Non
     assert make_differential(LABELS, PBC8).count_of(kind) == n
 
 
-def test_erythroblasts_are_given_per_100_white_cells_and_platelets_per_field() -> None:
-    d = make_differential(LABELS, PBC8, fields=10)
+def test_erythroblasts_are_given_per_100_white_cells_and_the_platelets_that_were_found_per_field() -> None:
+    d = make_differential(LABELS, PBC8, fields=10, platelets=[12, None, 30])
     rates = {part.name: (part.rate, part.rate_unit) for part in d.apart}
     assert rates["erythroblast"] == (10.0, "per 100 WBC")
-    assert rates["platelet"] == (3.0, "per field")
+    assert rates["platelets found"] == (21.0, "per field"), "on a field on which none were counted there is no rate"
+    assert d.count_of("found") == 42
     assert d.nrbc_per_100 == 10.0
+
+
+def test_a_class_of_platelets_is_no_count_of_platelets() -> None:
+    d = make_differential(LABELS, PBC8, fields=10, platelets=[12])
+    box = next(part for part in d.apart if part.kind == "platelet")
+    assert (box.count, box.rate_unit, box.shown) == (30, "white-cell boxes", "platelet in a white-cell box")
+    assert math.isnan(box.rate)
+    assert d.total == 200
+    assert d.of_platelets.startswith("Platelets are those that the localizer finds;")
+    assert make_differential(LABELS, PBC8).of_platelets.startswith("Platelets were not counted;")
+    assert make_differential(["neutrophil"], load_scheme("wbc5"), platelets=[12]).of_platelets == ""
+
+
+def test_the_platelets_of_the_differential_are_those_of_the_images() -> None:
+    cells = pd.DataFrame({"image": ["a/1.jpg", "b/1.jpg"], "class": ["platelet", "neutrophil"]})
+    images = pd.DataFrame({"image": ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"], "status": ["ok"] * 3 + ["bad"]})
+    images["n_platelets"] = pd.array([5, 8, None, None], "Int64")
+    blocks = differentials(cells, PBC8, images)
+    assert [block.count_of("found") for block in blocks] == [13, 0, 13]
+    assert [any(part.kind == "found" for part in block.apart) for block in blocks] == [True, False, True]
+    frame = differential_frame(blocks).set_index(["sample", "class"])
+    assert frame.loc[("all", "platelets found"), ["count", "rate", "rate_unit"]].tolist() == [13, 6.5, "per field"]
 
 
 def test_without_a_cell_there_is_no_percent_and_no_interval() -> None:
@@ -74,7 +97,6 @@ def test_what_was_not_seen_is_counted_as_nothing() -> None:
     assert {part.count for part in d.apart} == {0}
     assert d.share("neutrophil").percent == 100
     assert d.share("monocyte").percent == 0
-    assert all(math.isnan(part.rate) for part in d.apart if part.kind == "platelet"), "the fields are not known"
     assert Differential("a", (), (), 0).fields == 0
 
 
@@ -92,8 +114,8 @@ def test_the_table_says_percents_and_rates_to_two_decimals_and_of_what() -> None
     labels = ["neutrophil", "monocyte", "monocyte", "erythroblast", "platelet", "smudge cell"]
     frame = differential_frame([make_differential(labels, PBC8, fields=3)]).set_index("class")
     assert frame.loc["neutrophil", ["percent", "whole_percent"]].tolist() == [33.33, 33]
-    assert frame.loc[["erythroblast", "platelet"], "rate"].tolist() == [33.33, 0.33]
-    units = {"erythroblast": "per 100 WBC", "platelet": "per field"}
+    assert frame.loc["erythroblast", "rate"] == 33.33
+    units = {"erythroblast": "per 100 WBC", "platelet": "white-cell boxes"}
     assert frame["rate_unit"].to_dict() == {name: units.get(name, "") for name in frame.index}
     one = differential_frame([make_differential(["monocyte"], PBC8)]).set_index("class")
     assert one.loc["monocyte", "percent"] == 100, "a single cell is enough for a percent"

@@ -9,16 +9,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from napari_bloodcells.core.bundle import read_info
 from napari_bloodcells.core.report import write_reports
-from napari_bloodcells.napari.differential_table import differential_of
+from napari_bloodcells.napari.differential_table import DifferentialTable, differential_of
 from napari_bloodcells.napari.preferences import Reference
 from napari_bloodcells.napari.reporting import report_input, report_options
 
 
 def _fields(image: np.ndarray) -> Any:
-    return SimpleNamespace(names=("a.jpg",), sizes=(image.shape[:2],), read=lambda place: image)
+    return SimpleNamespace(
+        names=("a.jpg",), sizes=(image.shape[:2],), slide=lambda place: None, read=lambda place: image
+    )
 
 
 def test_the_report_is_that_of_the_review_as_it_stands(
@@ -52,10 +55,15 @@ def test_the_report_says_of_the_fields_what_the_count_said(
         {"image": "b.jpg", "status": "b.jpg: is damaged."},
     ]
     review = make_review(["neutrophil"], ("a.jpg", "b.jpg"), info={"fields": said})
-    fields = SimpleNamespace(names=review.images, sizes=(field_image.shape[:2],) * 2, read=lambda place: field_image)
+    fields = SimpleNamespace(
+        names=review.images,
+        sizes=(field_image.shape[:2],) * 2,
+        slide=lambda place: None,
+        read=lambda place: field_image,
+    )
     data = report_input(review, fields)
     assert data.images["status"].tolist() == ["ok", "b.jpg: is damaged."]
-    assert data.images["n_wbc"].tolist() == [1, 0]
+    assert data.images["n_wbc"].fillna(-1).tolist() == [1, -1], "what was not read has no count"
     assert differential_of(review).fields == 1
     page = write_reports(data, tmp_path)[0].read_text("utf-8")
     assert "1 of 2 images could not be read" in page
@@ -72,3 +80,24 @@ def test_the_report_flags_by_the_ranges_of_the_preferences(
     page = write_reports(data, tmp_path, options=options)[0].read_text("utf-8")
     assert "17 – 23" in page
     assert "high" in page
+
+
+@pytest.mark.gui
+@pytest.mark.parametrize("intervals", ["binomial", "multinomial"])
+def test_window_and_report_flag_alike_by_either_kind_of_interval(
+    make_review: Callable[..., Any], field_image: np.ndarray, tmp_path: Path, qtbot: Any, intervals: str
+) -> None:
+    names = ["neutrophil"] * 100 + ["lymphocyte"] * 60 + ["monocyte"] * 21 + ["eosinophil"] * 19
+    said = [{"image": "a.jpg", "status": "ok", "n_platelets": 17}]
+    review = make_review(names, info={"fields": said})
+    chosen = Reference(intervals=intervals)
+    table = DifferentialTable(chosen)
+    qtbot.addWidget(table)
+    table.show_review(review)
+    assert table.cell_text("eosinophil", "flag") == ("H" if intervals == "binomial" else "(H)")
+    assert table.cell_text("platelets found", "n") == "17"
+    data = report_input(review, _fields(field_image))
+    page = write_reports(data, tmp_path, options=report_options(chosen))[0].read_text("utf-8")
+    line = page[page.index('<tr data-class="eosinophil">') :].split("</tr>")[0]
+    assert f'data-code="{table.cell_text("eosinophil", "flag")}"' in line
+    assert table.cell_text("eosinophil", "95 % interval") in line

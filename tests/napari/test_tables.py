@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from napari_bloodcells.core.classes import load_scheme
@@ -14,7 +12,6 @@ from napari_bloodcells.napari.geometry import box_of, rectangle
 from napari_bloodcells.napari.preferences import Counting, Reference, Reviewing, class_keys
 from napari_bloodcells.napari.review import Review
 from napari_bloodcells.napari.tables import features_frame, review_frame, review_of_frame
-from napari_bloodcells.napari.tiling import join_tiles, tile_spans
 
 
 def test_a_review_goes_into_a_table_and_comes_back_the_same(make_review: Any) -> None:
@@ -71,34 +68,3 @@ def test_the_settings_of_the_manifest_are_those_that_the_plugin_reads() -> None:
     for group, kind in (("counting", Counting), ("reference", Reference), ("review", Reviewing)):
         declared = manifest["contributions"]["configurations"][group]["properties"]
         assert {name: entry["default"] for name, entry in declared.items()} == vars(kind())
-
-
-@pytest.mark.parametrize("length", [10, 2048, 2049, 5000, 40_000])
-def test_the_tiles_own_every_pixel_once(length: int) -> None:
-    spans = tile_spans(length)
-    assert spans[0][2] == 0
-    assert spans[-1][3] == length
-    assert all(a[3] == b[2] for a, b in pairwise(spans))
-    assert all(start <= low < high <= end for start, end, low, high in spans)
-
-
-def test_a_cell_that_two_tiles_saw_is_counted_once_and_none_is_lost(make_review: Any) -> None:
-    from napari_bloodcells.napari.tiling import Tile
-
-    tiles = [
-        Tile("left", 0, 0, (0, 0, 1000, 900), lambda: np.zeros((1, 1, 3), np.uint8)),
-        Tile("right", 800, 0, (1000, 0, 2000, 900), lambda: np.zeros((1, 1, 3), np.uint8)),
-    ]
-    rows = [
-        ("left", (940, 100, 1062, 220)),  # center right of the seam in the one, left of it in the other
-        ("right", (138, 101, 258, 221)),
-        ("left", (100, 100, 200, 200)),
-        ("right", (190, 500, 290, 600)),
-        ("left", (989, 499, 1090, 600)),
-    ]
-    frame = review_frame(make_review(["neutrophil"] * len(rows)))
-    frame["image"] = [name for name, _ in rows]
-    frame[["x_min", "y_min", "x_max", "y_max"]] = [box for _, box in rows]
-    joined = join_tiles(frame, tiles)
-    assert joined["x_min"].round(-2).tolist() == [100, 900, 1000]
-    assert joined["cell"].tolist() == [1, 2, 3]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from napari_bloodcells.core.differential import WHOLE_FOLDER, Differential, differentials, sample_of
 from napari_bloodcells.core.statistics.remarks import remarks
+from napari_bloodcells.core.statistics.unnamed import unnamed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,9 +35,17 @@ def show_differentials(console: Console, result: CountResult, format: str = "csv
             console.print(f"... and {len(samples) - SHOWN_SAMPLES} more: differential.{format}")
     if whole.total:
         console.print(_table(whole, f"All {len(samples)} samples together" if several else "Differential count"))
-    apart = [f"{part.name} {part.count}" for part in whole.apart if part.count]
+    apart = [
+        f"{part.shown} {part.count}" + (f" ({part.shown_rate})" if part.shown_rate else "")
+        for part in whole.apart
+        if part.count
+    ]
     if apart:
         console.print(f"Apart: {escape(', '.join(apart))}")
+    if whole.of_platelets:
+        console.print(escape(whole.of_platelets), soft_wrap=True)
+    if cannot := unnamed(result.scheme):
+        console.print(escape(cannot), soft_wrap=True)
     for remark in _remarks(result, samples[:SHOWN_SAMPLES] if several else [whole]):
         console.print(f"[yellow]Note:[/yellow] {escape(remark)}", soft_wrap=True)
 

@@ -130,7 +130,10 @@ def hold_against(truth: pd.DataFrame, cells: pd.DataFrame) -> Agreement:
 def _show(console: Console, result: CountResult, truth: pd.DataFrame, agreement: Agreement) -> None:
     from rich.table import Table
 
+    from napari_bloodcells.core.differential import PLATELETS_FOUND
+
     block = result.differentials[result.differentials["sample"] == "all"].set_index("class")
+    block = block.drop(PLATELETS_FOUND, errors="ignore")  # no cells of the truth's table
     true = truth["class"].value_counts()
     table = Table(
         title="Differential of the drawn smears", title_justify="left", caption="95 % interval: exact binomial"

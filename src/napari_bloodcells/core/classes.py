@@ -256,7 +256,7 @@ def _build_lookup(classes: tuple[CellClass, ...]) -> dict[str, int]:
     for position, cell in enumerate(classes):
         for alias in cell.aliases:
             lookup.setdefault(fold(alias), position)
-    types = _vocabulary()
+    types = vocabulary()
     position_of_type: dict[str, int] = {}
     for name, (_, aliases) in types.items():  # a class may be called by any name of its type
         found = [lookup[fold(n)] for n in (name, *aliases) if fold(n) in lookup]
@@ -278,7 +278,7 @@ def _singulars(folded: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1)
-def _vocabulary() -> dict[str, tuple[str | None, tuple[str, ...]]]:
+def vocabulary() -> dict[str, tuple[str | None, tuple[str, ...]]]:
     """Type name to (wider type or None, aliases)."""
     text = (files("napari_bloodcells.core") / "vocabulary.json").read_text("utf-8")
     return {t["name"]: (t.get("within"), tuple(t["aliases"])) for t in json.loads(text)["types"]}

@@ -22,7 +22,7 @@ import numpy as np
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.counting.cells import OK, FieldRecord, cells_table, images_table
 from napari_bloodcells.core.counting.copies import Copies
-from napari_bloodcells.core.counting.jobs import JobList, Sources, collect_jobs, unnamed
+from napari_bloodcells.core.counting.jobs import JobList, Sources, collect_jobs, given, unnamed
 from napari_bloodcells.core.counting.options import CountOptions
 from napari_bloodcells.core.counting.output import check_output, read_finished, write_tables
 from napari_bloodcells.core.counting.pipeline import FieldCounter
@@ -60,7 +60,7 @@ def count(
     Parameters
     ----------
     paths_or_arrays : path, array, sequence of these, or mapping of name to path or array
-        Files, folders (searched for images), or (H, W, 3) RGB arrays.
+        Files, folders (searched for images), or (H, W, 3) RGB arrays; a lazy one (dask) is read when its turn comes.
     model : str, path or Model
         Name of an installed model, a bundle, or a loaded model.
     boxes : str, Boxes, or mapping of image name to Boxes
@@ -87,7 +87,8 @@ def count(
     OutputError
         The output folder cannot be used; what was finished is kept.
     Cancelled
-        ``progress`` asked to stop; with an output folder what was finished is kept.
+        ``progress`` asked to stop, at the latest before the next image or field of a slide; with an output folder what
+        was finished is kept.
 
     Examples
     --------
@@ -120,7 +121,7 @@ def count(
 
 def _given(sources: Sources) -> str:
     """What was given, for an error: the paths and addresses, separated by commas."""
-    listed = [sources] if isinstance(sources, (str, Path)) else list(sources)
+    listed = list(sources) if isinstance(sources, Mapping) else given(sources)
     names = [shown(str(entry)) if is_address(entry) else display_name(str(entry)) for entry in listed]
     return ", ".join(names) or "nothing was given"
 
@@ -346,7 +347,7 @@ def _stamp(source: Any) -> str:
     if isinstance(source, np.ndarray):
         pixels = hashlib.sha256(np.ascontiguousarray(source).tobytes())
         return f"{source.shape} {source.dtype} {pixels.hexdigest()}"
-    if not isinstance(source, str):
+    if not isinstance(source, str):  # none, or an array that would have to be read as a whole for it
         return ""
     others = [f"\0{file.name}\0{_size_and_time(file)}" for file in companions(source)]
     return "".join([_size_and_time(source), *others])

@@ -2,7 +2,9 @@
 
 Only classes of kind ``wbc`` make up the hundred percent.  Cells without a class (``unidentified``), boxes that hold
 no white cell (``not a WBC``), smudge cells and artefacts are counted apart; erythroblasts (NRBC) are given per 100
-white cells, platelets per field.  The command, the plugin and the report take their numbers from here.  numpy is all
+white cells.  Platelets are those that the localizer finds on the fields (``n_platelets`` of the images), given per
+field; a cell of a class ``platelet`` is a box of a white cell that turned out to hold a platelet, and is a count of
+nothing: it is left out.  The command, the plugin and the report take their numbers from here.  numpy is all
 that the import costs; pandas and scipy are imported inside.
 """
 
@@ -13,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
@@ -25,7 +27,13 @@ if TYPE_CHECKING:
 
     from napari_bloodcells.core.classes import ClassScheme
 
+Intervals: TypeAlias = Literal["binomial", "multinomial"]
 WHOLE_FOLDER = "all"
+PLATELETS_FOUND = "platelets found"
+IN_A_BOX = "white-cell boxes"
+NOT_THE_PLATELETS = (
+    "a white-cell box that turned out to hold a platelet is left out of the differential and is no platelet count"
+)
 _INTERVAL_COLUMNS = ("sample", "class", "count", "percent", "ci_low", "ci_high")
 DIFFERENTIAL_COLUMNS = (*_INTERVAL_COLUMNS, "whole_percent", "rate", "rate_unit")
 
@@ -57,9 +65,11 @@ class Share:
 
 @dataclass(frozen=True)
 class Apart:
-    """Cells that are not part of the hundred percent: ``kind`` is unidentified, not_wbc, nrbc, platelet or other.
+    """Cells that are not part of the hundred percent.
 
-    ``rate`` is NaN but for NRBC (``per 100 WBC``) and platelets (``per field``).
+    ``kind`` is unidentified, not_wbc, nrbc, platelet (a white-cell box that turned out to hold one), other, or found:
+    the platelets that the localizer found.  ``rate`` is NaN but for NRBC (``per 100 WBC``) and the platelets found
+    (``per field`` on which they were counted); of a class of platelets ``rate_unit`` says ``white-cell boxes``.
     """
 
     name: str
@@ -67,6 +77,24 @@ class Apart:
     kind: str
     rate: float = math.nan
     rate_unit: str = ""
+
+    @property
+    def shown(self) -> str:
+        """Its name where a person reads it.
+
+        >>> Apart("platelet", 3, "platelet").shown
+        'platelet in a white-cell box'
+        """
+        return f"{self.name} in a white-cell box" if self.kind == "platelet" else self.name
+
+    @property
+    def shown_rate(self) -> str:
+        """Its rate with the unit, empty where it has none.
+
+        >>> Apart("erythroblast", 3, "nrbc", 1.5, "per 100 WBC").shown_rate
+        '1.5 per 100 WBC'
+        """
+        return "" if math.isnan(self.rate) else f"{self.rate:.1f} {self.rate_unit}"
 
 
 @dataclass(frozen=True)
@@ -79,7 +107,8 @@ class Differential:
     shares : tuple of Share
         One per WBC class of the scheme, in its order, zeros included.
     apart : tuple of Apart
-        Unidentified and not-a-WBC always, the others where the scheme or the cells have them.
+        Unidentified and not-a-WBC always, the others where the scheme or the cells have them, the platelets that
+        were found where they were counted.
     total : int
         Classified white cells: what the percents are of.
     fields : int
@@ -100,8 +129,17 @@ class Differential:
         raise KeyError(name)
 
     def count_of(self, kind: str) -> int:
-        """Cells apart of one kind (``unidentified``, ``not_wbc``, ``nrbc``, ``platelet``, ``other``)."""
+        """Cells apart of one kind (``unidentified``, ``not_wbc``, ``nrbc``, ``platelet``, ``other``, ``found``)."""
         return sum(part.count for part in self.apart if part.kind == kind)
+
+    @property
+    def of_platelets(self) -> str:
+        """What is to be said beside a class of platelets, in one sentence; empty where there is none."""
+        found = any(part.kind == "found" for part in self.apart)
+        if not any(part.kind == "platelet" for part in self.apart):
+            return ""
+        counted = "Platelets are those that the localizer finds" if found else "Platelets were not counted"
+        return f"{counted}; {NOT_THE_PLATELETS}."
 
     @property
     def nrbc_per_100(self) -> float:
@@ -114,7 +152,8 @@ def make_differential(
     scheme: ClassScheme,
     sample: str = WHOLE_FOLDER,
     fields: int = 0,
-    intervals: Literal["binomial", "multinomial"] = "binomial",
+    intervals: Intervals = "binomial",
+    platelets: Iterable[int | None] = (),
 ) -> Differential:
     """The differential of the cells that carry ``labels``.
 
@@ -127,9 +166,11 @@ def make_differential(
         Says which classes are white cells (``kind``), and their order.
     sample : str
     fields : int
-        Images that were read, for platelets per field.
+        Images that were read.
     intervals : ``binomial`` or ``multinomial``
         Exact binomial for each class alone (Clopper-Pearson), or simultaneous for all classes (Goodman).
+    platelets : iterable of int or None
+        Platelets that the localizer found on each image, None where they were not counted.
 
     Examples
     --------
@@ -152,10 +193,14 @@ def make_differential(
         Share(name, int(counts[i]), float(percents[i]), int(whole[i]), 100 * float(low[i]), 100 * float(high[i]))
         for i, name in enumerate(names)
     )
-    return Differential(sample, shares, _apart(tally, kinds, total, fields), total, fields)
+    apart = _apart(tally, kinds, total)
+    found = [int(n) for n in platelets if n is not None]
+    if found:
+        apart += (Apart(PLATELETS_FOUND, sum(found), "found", sum(found) / len(found), "per field"),)
+    return Differential(sample, shares, apart, total, fields)
 
 
-def _apart(tally: Counter[str], kinds: dict[str, str], total: int, fields: int) -> tuple[Apart, ...]:
+def _apart(tally: Counter[str], kinds: dict[str, str], total: int) -> tuple[Apart, ...]:
     parts = [
         Apart(UNIDENTIFIED, tally.get(UNIDENTIFIED, 0) + tally.get("", 0), "unidentified"),
         Apart(NOT_A_WBC, tally.get(NOT_A_WBC, 0), "not_wbc"),
@@ -166,7 +211,7 @@ def _apart(tally: Counter[str], kinds: dict[str, str], total: int, fields: int) 
         if kind == "nrbc":
             rate, unit = (100 * n / total if total else math.nan), "per 100 WBC"
         elif kind == "platelet":
-            rate, unit = (n / fields if fields else math.nan), "per field"
+            unit = IN_A_BOX
         parts.append(Apart(name, n, kind, rate, unit))
     return tuple(parts)
 
@@ -198,7 +243,7 @@ def differentials(
     cells: pd.DataFrame,
     scheme: ClassScheme,
     images: pd.DataFrame | None = None,
-    intervals: Literal["binomial", "multinomial"] = "binomial",
+    intervals: Intervals = "binomial",
 ) -> tuple[Differential, ...]:
     """One differential per sample (each sub-folder), and ``all`` for the whole folder, last.
 
@@ -207,7 +252,8 @@ def differentials(
     cells : DataFrame with the columns ``image`` and ``class``
     scheme : ClassScheme
     images : DataFrame with the columns ``image`` and ``status``, or None
-        So that a sample without a single cell has its block too, and fields are counted (those with status ``ok``).
+        So that a sample without a single cell has its block too, and fields are counted (those with status ``ok``);
+        the platelets of its column ``n_platelets``, where there is one.
     intervals : ``binomial`` or ``multinomial``
     """
     cell_samples = [sample_of(str(image)) for image in cells["image"]]
@@ -219,9 +265,24 @@ def differentials(
     for sample, label in zip(cell_samples, labels, strict=True):
         if sample in grouped:
             grouped[sample].append(label)
-    blocks = [make_differential(part, scheme, name, per_sample[name], intervals) for name, part in grouped.items()]
-    blocks.append(make_differential(labels, scheme, WHOLE_FOLDER, sum(per_sample.values()), intervals))
+    found = _platelets(images)
+    blocks = [
+        make_differential(part, scheme, name, per_sample[name], intervals, found.get(name, ()))
+        for name, part in grouped.items()
+    ]
+    everywhere = [n for part in found.values() for n in part]
+    blocks.append(make_differential(labels, scheme, WHOLE_FOLDER, sum(per_sample.values()), intervals, everywhere))
     return tuple(blocks)
+
+
+def _platelets(images: pd.DataFrame | None) -> dict[str, list[int]]:
+    """Platelets found on each image on which they were counted, by sample."""
+    found: dict[str, list[int]] = {}
+    if images is not None and "n_platelets" in images:
+        counted = images[images["n_platelets"].notna()]
+        for name, n in zip(counted["image"], counted["n_platelets"], strict=True):
+            found.setdefault(sample_of(str(name)), []).append(int(n))
+    return found
 
 
 def differential_frame(blocks: Sequence[Differential]) -> pd.DataFrame:
@@ -229,7 +290,7 @@ def differential_frame(blocks: Sequence[Differential]) -> pd.DataFrame:
 
     ``percent``, ``ci_low``, ``ci_high`` and ``whole_percent`` are in percent (0 to 100) of the classified white
     cells, rounded to two decimals, and empty for what stands apart or where nothing was classified; ``rate`` is NRBC
-    per 100 WBC or platelets per field.
+    per 100 WBC or the platelets found per field.
     """
     import pandas as pd
 

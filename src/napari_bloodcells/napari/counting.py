@@ -1,7 +1,8 @@
 """Counting the fields of an image layer with the core, in whatever thread this is called.
 
-The same ``count`` as the command: files are given to it as files, so that VOC boxes, labels and pixels are the same;
-what has no file is given as arrays.  Images too large to be looked at in one piece go tile by tile (``tiling.py``).
+The same ``count`` as the command: files are given to it as files, so that VOC boxes, labels and pixels are the same,
+and a slide is a slide; what has no file is given as arrays, which are read when their turn comes.  Nothing is cut or
+joined here, so window and command cannot differ.
 """
 
 from __future__ import annotations
@@ -16,33 +17,25 @@ import numpy as np
 
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.errors import BloodcellsError, UsageError
-from napari_bloodcells.core.progress import Progress, Silent
-from napari_bloodcells.napari.cell import Cell
-from napari_bloodcells.napari.fields import LARGE, Fields, same_on_disk
+from napari_bloodcells.core.progress import Progress
+from napari_bloodcells.napari.cell import Box, Cell
+from napari_bloodcells.napari.fields import LARGE, FieldPixels, Fields, same_on_disk
 from napari_bloodcells.napari.quiet_import import load_torch
 from napari_bloodcells.napari.review import Review
 from napari_bloodcells.napari.tables import frame_cells, image_records
-from napari_bloodcells.napari.tiling import join_tiles, tile_image, window_around
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from napari_bloodcells.core.bundle import Model
     from napari_bloodcells.core.counting.result import CountResult
+    from napari_bloodcells.core.slides.slide import Region
 
 OK = "ok"
-TILES_AT_ONCE = 4
-
-
-class Stoppable(Silent):
-    """Passes on only the wish to stop: the steps are those of the whole image."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def cancelled(self) -> bool:
-        """Whether the user asked to stop."""
-        return self._progress.cancelled()
+AT_ONCE = 8
+"""Fields after which the window is told how far the count is; large ones come one by one."""
+_AROUND = 1024
+"""Pixels around a drawn cell in which the ground is looked for, where the field is large."""
 
 
 @dataclass(frozen=True)
@@ -101,20 +94,17 @@ def count_fields(fields: Fields, request: CountRequest, progress: Progress, shel
     from napari_bloodcells import count
 
     model = shelf.get(request.model, request.device)
-    options = _options(request)
-    if max(h * w for h, w in fields.sizes) > LARGE:
-        result, cells, images = _count_tiles(fields, request, progress, model)
-    else:
-        sources: Any = list(fields.paths) if same_on_disk(fields) else None
-        if sources is None:
-            if request.boxes == "xml":
-                raise UsageError(
-                    f"{fields.layer.name}: has no VOC file, because it does not show a file as it lies on disk; "
-                    "have the cells found."
-                )
-            sources = {name: fields.read(i) for i, name in enumerate(fields.names)}
-        result = count(sources, model, request.boxes, request.device, progress, options)
-        cells, images = _renamed(result, fields)
+    large = max(h * w for h, w in fields.sizes) > LARGE
+    sources: Any = list(fields.paths) if same_on_disk(fields) else None
+    if sources is None:
+        if request.boxes == "xml":
+            raise UsageError(
+                f"{fields.layer.name}: has no VOC file, because it does not show a file as it lies on disk; "
+                "have the cells found."
+            )
+        sources = {name: fields.slide(i) or FieldPixels(fields, i) for i, name in enumerate(fields.names)}
+    result = count(sources, model, request.boxes, request.device, progress, _options(request, 1 if large else AT_ONCE))
+    cells, images = _renamed(result, fields)
     info = {
         "model": result.run["model"],
         "boxes": request.boxes,
@@ -137,13 +127,17 @@ def scales_of(images: pd.DataFrame) -> list[float | None]:
 def classify_boxes(
     fields: Fields, index: int, cells: Sequence[Cell], request: CountRequest, shelf: ModelShelf
 ) -> list[Cell]:
-    """What the model says of boxes drawn by hand on one field: the cells with their classes filled in."""
+    """What the model says of boxes drawn by hand on one field: the cells with their classes filled in.
+
+    Of a large field only the surroundings of the boxes are looked at.
+    """
     from dataclasses import replace
 
     from napari_bloodcells import count
 
     model = shelf.get(request.model, request.device)
-    image, (left, top) = window_around(fields.read(index), [c.box for c in cells])
+    left, top, right, bottom = _surroundings(fields.sizes[index], [c.box for c in cells])
+    image = fields.regions(index)((left, top, right, bottom))
     shifted = np.array([[c.box[0] - left, c.box[1] - top, c.box[2] - left, c.box[3] - top] for c in cells], np.float32)
     boxes = Boxes(shifted, ("WBC",) * len(cells), source="drawn")
     result = count({"field": image}, model, {"field": boxes}, request.device, None, _options(request))
@@ -163,10 +157,20 @@ def classify_boxes(
     ]
 
 
-def _options(request: CountRequest) -> Any:
+def _surroundings(size: tuple[int, int], boxes: Sequence[Box]) -> Region:
+    """The part around ``boxes`` of a large field of ``size`` (height, width); all of a small one."""
+    height, width = size
+    if height * width <= LARGE:
+        return 0, 0, width, height
+    low, high = np.min([b[:2] for b in boxes], 0), np.max([b[2:] for b in boxes], 0)
+    left, top = (int(max(0, v - _AROUND)) for v in low)
+    return left, top, int(min(width, high[0] + _AROUND)), int(min(height, high[1] + _AROUND))
+
+
+def _options(request: CountRequest, at_once: int = AT_ONCE) -> Any:
     from napari_bloodcells.core.counting.options import CountOptions
 
-    return CountOptions(threshold=request.threshold, um_per_pixel=request.um_per_pixel, batch_size=8)
+    return CountOptions(threshold=request.threshold, um_per_pixel=request.um_per_pixel, batch_size=at_once)
 
 
 def _renamed(result: CountResult, fields: Fields) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -179,32 +183,3 @@ def _renamed(result: CountResult, fields: Fields) -> tuple[pd.DataFrame, pd.Data
     names = {image: own[os.path.abspath(file)] for image, file in result.files.items()}
     cells, images = (frame.assign(image=frame["image"].map(names)) for frame in (result.cells, result.images))
     return cells, images
-
-
-def _count_tiles(
-    fields: Fields, request: CountRequest, progress: Progress, model: Model
-) -> tuple[CountResult, pd.DataFrame, pd.DataFrame]:
-    import pandas as pd
-
-    from napari_bloodcells import count
-
-    if request.boxes in ("xml", "whole"):
-        raise UsageError(f"{fields.layer.name}: is too large for this; have the cells found.")
-    boxes = "classical" if request.boxes == "classical" else "find"
-    tables, images, result = [], [], None
-    for index, name in enumerate(fields.names):
-        tiles = tile_image(fields, index)
-        progress.start(f"tiles of {name}", len(tiles))
-        parts, scales, bad = [], [], []
-        for first in range(0, len(tiles), TILES_AT_ONCE):
-            sources = {tile.name: tile.read() for tile in tiles[first : first + TILES_AT_ONCE]}
-            result = count(sources, model, boxes, request.device, Stoppable(progress), _options(request))
-            progress.advance(f"tiles of {name}", len(sources))
-            parts.append(result.cells)
-            scales.append(result.images["um_per_pixel"])
-            bad += [s for s in result.images["status"] if s != OK]
-        tables.append(join_tiles(pd.concat(parts, ignore_index=True), tiles).assign(image=name))
-        status = bad[0] if len(bad) == len(tiles) else OK
-        images.append({"image": name, "status": status, "um_per_pixel": pd.concat(scales).median()})
-    assert result is not None
-    return result, pd.concat(tables, ignore_index=True), pd.DataFrame(images)

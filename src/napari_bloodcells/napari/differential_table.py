@@ -19,10 +19,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_bloodcells.core.differential import Differential, Share, make_differential
+from napari_bloodcells.core.differential import Differential, Intervals, Share, make_differential
 from napari_bloodcells.core.errors import BloodcellsError
 from napari_bloodcells.core.statistics.reference import (
     PERCENT,
+    Flag,
     Patient,
     ReferenceRange,
     ReferenceSet,
@@ -43,11 +44,18 @@ _FIGURES = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 _LOG = logging.getLogger(__name__)
 
 
-def differential_of(review: Review) -> Differential:
+def differential_of(review: Review, intervals: Intervals = "binomial") -> Differential:
     """The differential of all cells of a review (red cells and other bystanders left aside)."""
-    failed = sum(entry["status"] != "ok" for entry in review.info.get("fields", ()))
-    fields = len(review.images) - failed
-    return make_differential((c.name for c in review.reviewable()), review.scheme, fields=fields)
+    told = review.info.get("fields", ())
+    fields = len(review.images) - sum(entry["status"] != "ok" for entry in told)
+    platelets = [entry.get("n_platelets") for entry in told]
+    labels = (c.name for c in review.reviewable())
+    return make_differential(labels, review.scheme, fields=fields, intervals=intervals, platelets=platelets)
+
+
+def intervals_of(chosen: Reference) -> Intervals:
+    """The kind of intervals of the preferences; by them the flags are given."""
+    return "multinomial" if chosen.intervals == "multinomial" else "binomial"
 
 
 def ranges_of(chosen: Reference) -> tuple[ReferenceSet, Patient]:
@@ -68,6 +76,7 @@ class DifferentialTable(QWidget):
         self.review: Review | None = None
         self.wanted = wanted
         self.ranges, self.patient = ranges_of(reference)
+        self.intervals = intervals_of(reference)
         self.table = self._new_table()
         self.counted = QLabel()
         self.bar = QProgressBar()
@@ -103,8 +112,9 @@ class DifferentialTable(QWidget):
         self.refresh()
 
     def set_reference(self, reference: Reference) -> None:
-        """Whose reference ranges the flags use from now on."""
+        """Whose reference ranges, and which intervals, the flags use from now on."""
         self.ranges, self.patient = ranges_of(reference)
+        self.intervals = intervals_of(reference)
         self.refresh()
 
     def set_wanted(self, wanted: int) -> None:
@@ -121,14 +131,16 @@ class DifferentialTable(QWidget):
             self.remarks.hide()
             self._fit()
             return
-        block = differential_of(self.review)
-        apart = [a for a in block.apart if a.count or a.kind in ("unidentified", "not_wbc")]
+        block = differential_of(self.review, self.intervals)
+        apart = [a for a in block.apart if a.count or a.kind in ("unidentified", "not_wbc", "found")]
         self.table.setRowCount(len(block.shares) + len(apart))
         for row, share in enumerate(block.shares):
             self._fill(row, share.name, self._figures(share))
         for row, part in enumerate(apart, start=len(block.shares)):
-            rate = f"{part.rate:.1f} {part.rate_unit}" if part.rate_unit and part.rate == part.rate else ""
-            self._fill(row, part.name, (str(part.count), "", rate, "", ""))
+            self._fill(row, part.name, (str(part.count), "", part.shown_rate, "", ""))
+            if part.kind in ("platelet", "found"):
+                self.table.item(row, 0).setText(part.shown)
+                self.table.item(row, 0).setToolTip(block.of_platelets)
         self._fit()
         self.counted.setText(f"{block.total} of {self.wanted} cells")
         self.bar.setRange(0, self.wanted)
@@ -156,8 +168,9 @@ class DifferentialTable(QWidget):
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         table.setToolTip(
-            "n cells of each class and their share of all classified white cells, with the exact 95 % interval. "
-            "H or L: the whole interval lies above or below the reference range; in brackets: only the figure does."
+            "n cells of each class and their share of all classified white cells, with the 95 % interval (which one "
+            "is set in the preferences). H or L: the whole interval lies above or below the reference range; in "
+            "brackets: only the figure does, so it may be chance."
         )
         return table
 
@@ -193,7 +206,7 @@ class DifferentialTable(QWidget):
                 font = item.font()
                 font.setBold(True)
                 item.setFont(font)
-                item.setToolTip({"H": "high", "L": "low"}.get(text, "borderline: the interval reaches into the range"))
+                item.setToolTip(Flag(text).meaning)
             self.table.setItem(row, column, item)
 
 

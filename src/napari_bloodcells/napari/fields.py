@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +23,19 @@ from napari_bloodcells.napari.cell import Box
 if TYPE_CHECKING:
     from napari.layers import Image
 
+    from napari_bloodcells.core.slides import ArraySlide
+    from napari_bloodcells.core.slides.slide import Region
+
 METADATA = "bloodcells"
 """Key in ``layer.metadata`` under which the plugin keeps what it knows of a layer."""
 
 LARGE = 24_000_000
-"""Pixels from which an image goes in tiles; a field of a microscope camera has fewer."""
+"""Pixels from which no more than a part of an image is read where a part will do; a field of a camera has fewer."""
 
 _LOG = logging.getLogger(__name__)
 _GREY_SAMPLES = 64
 _DIGEST_GRID = 256
+_SQUARE = 64
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,34 @@ class Fields:
         plane = data[index] if self.series else data
         return np.asarray(plane[y_min : min(y_max, height), x_min : min(x_max, width)])
 
+    def slide(self, index: int) -> ArraySlide | None:
+        """Field ``index`` as a slide for the core, where it is not in memory and as large as a TIFF that is one."""
+        from napari_bloodcells.core.slides import ArraySlide, is_large
+
+        height, width = self.sizes[index]
+        levels = self.layer.data if self.layer.multiscale else [self.layer.data]
+        if isinstance(levels[0], np.ndarray) or not is_large(width, height, len(levels) > 1):
+            return None
+        if self.series:
+            import dask.array as da
+
+            levels = [da.asanyarray(level)[index] for level in levels]
+        return ArraySlide(list(levels), self.names[index])
+
+    def regions(self, index: int) -> Callable[[Region], NDArray[np.uint8]]:
+        """Reads any region of field ``index`` (left, top, right, bottom, inside of it) as (h, w, 3) uint8 RGB.
+
+        Only the region is read where that is possible; values of more than 8 bits are judged by the whole field.
+        """
+        from napari_bloodcells.core.pixels import to_rgb8
+
+        if (slide := self.slide(index)) is not None:
+            return slide.read
+        if self.in_parts:
+            return lambda region: to_rgb8(self.cut(index, region), self.names[index])
+        whole = self.read(index)
+        return lambda region: np.ascontiguousarray(whole[region[1] : region[3], region[0] : region[2]])
+
     @property
     def in_parts(self) -> bool:
         """Whether a part can be read without the whole: bytes in memory, or a lazy array too large for a file of one
@@ -105,6 +138,19 @@ class Fields:
             grid = plane[:: max(1, height // _DIGEST_GRID), :: max(1, width // _DIGEST_GRID)]
             found.update(np.ascontiguousarray(np.asarray(grid)).tobytes())
         return found.digest()
+
+
+class FieldPixels:
+    """One field as an array (height, width, 3) uint8 that is read when numpy asks for it."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, fields: Fields, index: int) -> None:
+        self.shape = (*fields.sizes[index], 3)
+        self._fields, self._index = fields, index
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.uint8]:
+        return self._fields.read(self._index)
 
 
 def fields_of(layer: Image) -> Fields:
@@ -156,8 +202,11 @@ def same_on_disk(fields: Fields) -> bool:
     if fields.layer.metadata.get(METADATA, {}).get("reader") == "core":
         return all(path.is_file() for path in fields.paths)
     from napari_bloodcells.core.images import read_image
+    from napari_bloodcells.core.slides import is_slide
 
     try:
+        if is_slide(fields.paths[0]):
+            return _same_slide(fields)
         image = read_image(fields.paths[0])
     except BloodcellsError as error:
         _LOG.info("%s", error)
@@ -166,8 +215,25 @@ def same_on_disk(fields: Fields) -> bool:
         return False
     shown = fields.read(0)
     step = max(1, min(image.shape[:2]) // _GREY_SAMPLES)
-    difference = np.abs(image[::step, ::step].astype(int) - shown[::step, ::step].astype(int))
-    return bool(difference.mean() < 3)  # decoders of one JPEG differ by a count or two
+    return _alike(image[::step, ::step], shown[::step, ::step])
+
+
+def _same_slide(fields: Fields) -> bool:
+    """Whether the first file, a slide, shows what the layer shows; squares spread over it are compared."""
+    from napari_bloodcells.core.slides import open_slide
+
+    height, width = fields.sizes[0]
+    across, down = (sorted({v * max(length - _SQUARE, 0) // 4 for v in range(5)}) for length in (width, height))
+    with open_slide(fields.paths[0]) as slide:
+        if (slide.width, slide.height) != (width, height):
+            return False
+        shown = fields.regions(0)
+        squares = [(x, y, min(x + _SQUARE, width), min(y + _SQUARE, height)) for y in down for x in across]
+        return all(_alike(slide.read(square), shown(square)) for square in squares)
+
+
+def _alike(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
+    return bool(np.abs(a.astype(int) - b.astype(int)).mean() < 3)  # decoders of one JPEG differ by a count or two
 
 
 def _array_names(name: str, count: int) -> tuple[str, ...]:

@@ -31,11 +31,13 @@ class Counting:
 
 @dataclass(frozen=True)
 class Reference:
-    """Group ``reference``: whose reference ranges the flags use; ``file`` "" is the table of the package."""
+    """Group ``reference``: whose reference ranges the flags use, and which intervals; ``file`` "" is the table of the
+    package."""
 
     file: str = ""
     sex: str = "any"
     age: float = 40.0
+    intervals: str = "binomial"
 
 
 @dataclass(frozen=True)

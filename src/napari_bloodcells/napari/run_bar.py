@@ -15,7 +15,7 @@ class RunBar(QWidget):
         self.run = QPushButton(run_text)
         self.run.setToolTip(run_tip)
         self.cancel = QPushButton("Cancel")
-        self.cancel.setToolTip("Stop after the fields that are being looked at now; what is shown stays as it is.")
+        self.cancel.setToolTip("Stop after the field that is being looked at now; what is shown stays as it is.")
         self.cancel.setEnabled(False)
         self.bar = QProgressBar()
         self.bar.setTextVisible(True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -70,17 +69,13 @@ def images_frame(review: Review) -> pd.DataFrame:
     """The ``images`` table of a review as it stands: counts of its cells, and what the count said of each field."""
     import pandas as pd
 
+    from napari_bloodcells.core.counting.cells import recount_images
+
     kept = {entry["image"]: entry for entry in review.info.get("fields", ())}
-    classes = (*review.scheme.names, UNIDENTIFIED)
-    white = {c.name for c in review.scheme.classes if c.kind == "wbc"} | {UNIDENTIFIED}
-    tally = [Counter[str]() for _ in review.images]
-    for cell in review.reviewable():
-        tally[cell.image][cell.name] += 1
-    rows = []
-    for name, here in zip(review.images, tally, strict=True):
-        counts = {"n_wbc": sum(n for label, n in here.items() if label in white), **{c: here[c] for c in classes}}
-        rows.append({"image": name, "status": "ok", **kept.get(name, {}), **counts})
-    return pd.DataFrame(rows)
+    images = pd.DataFrame([{"image": name, "status": "ok", **kept.get(name, {})} for name in review.images])
+    cells = review.reviewable()
+    classes = pd.DataFrame({"image": [review.images[c.image] for c in cells], "class": [c.name for c in cells]})
+    return recount_images(images, classes, review.scheme)
 
 
 def features_frame(review: Review, cells: Sequence[Cell]) -> pd.DataFrame:

@@ -220,7 +220,9 @@ def test_a_process_that_is_gone_has_no_start() -> None:
     assert process_start(gone.pid) is None
     assert process_exists(gone.pid) is False
     assert process_start(os.getpid()) == process_start(os.getpid())
-    assert process_start(os.getpid()) != process_start(os.getppid())
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as later:
+        assert process_start(os.getpid()) != process_start(later.pid)
+        later.communicate(b"\n")
 
 
 def test_a_folder_that_is_taken_again_and_again_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,12 @@ import pytest
 from tests.example_run import make_run
 
 from napari_bloodcells.core.classes import load_scheme
+from napari_bloodcells.core.counting.cells import recount_images
 from napari_bloodcells.core.errors import OutputError, UsageError
 from napari_bloodcells.core.report import ReportOptions
 from napari_bloodcells.core.report.exports import FORMS, export
 from napari_bloodcells.core.report.inputs import ReportInput
+from napari_bloodcells.core.statistics.unnamed import unnamed
 from napari_bloodcells.core.voc import read_voc
 
 CLASSES = ("neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil")
@@ -150,6 +152,48 @@ def test_csv_holds_all_three_tables_as_they_were_reviewed(tmp_path: Path, run: R
     assert set(files) == {"cells", "images", "differential"}
     table = pd.read_csv(files["differential"]).set_index(["sample", "class"])
     assert table.loc[("b", "basophil"), "percent"] == 100
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_cells_images_and_differential_agree_after_corrections(tmp_path: Path, form: str) -> None:
+    """``images`` held the machine's counts; those of an image that was not read stay empty, what else it says stays."""
+    run = make_run({"a": 2, "b": 1})
+    names = run.scheme.names
+    lost = pd.DataFrame({"image": ["b/lost.png"], "status": ["b/lost.png: is damaged."]})
+    images = recount_images(pd.concat([run.images, lost], ignore_index=True), run.cells, run.scheme)
+    images = images.assign(n_platelets=pd.array([4, 2, 3, None], "Int64"))
+    cells = run.cells.copy()
+    cells.loc[cells.index[:2], "class"] = ["basophil", "not a WBC"]
+    read = pd.read_csv if form == "csv" else pd.read_parquet
+    data = ReportInput(cells, images, run.scheme, run.run)
+    files = {path.stem: read(path) for path in export(data, form, tmp_path)}
+    assert list(files["images"].columns) == list(images.columns)
+    after = files["images"].set_index("image")
+    assert after.loc["b/lost.png", ["n_wbc", *names, "unidentified"]].isna().all()
+    assert after["n_platelets"].dropna().tolist() == [4, 2, 3]
+    whole = files["differential"].query("sample == 'all'").set_index("class")["count"]
+    for name in (*names, "unidentified"):
+        counted = files["cells"].query("`class` == @name").groupby("image").size()
+        per_image = after[name].dropna().astype(int)
+        assert per_image.to_dict() == counted.reindex(per_image.index, fill_value=0).to_dict()
+        assert per_image.sum() == whole[name]
+    assert after["n_wbc"].sum() == len(cells) - 1, "what is no white cell is no longer one of its image"
+
+
+def test_fhir_says_of_platelets_which_are_the_count_and_what_the_model_cannot_name(tmp_path: Path) -> None:
+    run = make_run({"": 1})
+    scheme = load_scheme("pbc8")
+    cells = run.cells.assign(**{f"p_{n}": 0.0 for n in scheme.names})
+    cells.loc[cells.index[0], "class"] = "platelet"
+    data = ReportInput(cells, run.images.assign(n_platelets=17), scheme, run.run)
+    entries = [e["resource"] for e in json.loads(export(data, "fhir-r4", tmp_path)[0].read_text("utf-8"))["entry"]]
+    by_text = {e["code"]["text"]: e for e in entries if e["resourceType"] == "Observation"}
+    found = by_text["platelets found (count, not part of the 100 %)"]
+    box = by_text["platelet in a white-cell box (count, not part of the 100 %)"]
+    assert (found["valueInteger"], box["valueInteger"]) == (17, 1)
+    assert found["note"][0]["text"] == "17.0 per field"
+    assert all("is no platelet count" in entry["note"][-1]["text"] for entry in (found, box))
+    assert unnamed(scheme) in entries[0]["conclusion"]
 
 
 def test_an_unknown_form_is_answered_with_the_known_ones(tmp_path: Path, run: ReportInput) -> None:

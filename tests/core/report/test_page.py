@@ -14,14 +14,17 @@ import pandas as pd
 import pytest
 from tests.example_run import make_run
 
+from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.counting.cellstable import cell_columns, write_cells
 from napari_bloodcells.core.crops import CropSpec
 from napari_bloodcells.core.differential import differentials
 from napari_bloodcells.core.errors import BloodcellsError, OutputError, UsageError
 from napari_bloodcells.core.report import ReportOptions, write_reports
+from napari_bloodcells.core.report.exports import export
 from napari_bloodcells.core.report.inputs import ReportInput, confusion_of, from_folder, scheme_of
 from napari_bloodcells.core.schema import BundleInfo, ClassEntry, SchemeInfo
 from napari_bloodcells.core.statistics.reference import Patient
+from napari_bloodcells.core.statistics.unnamed import unnamed
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +86,7 @@ def test_the_table_says_count_percent_interval_range_and_flag(folder: Path) -> N
     text = (folder / "report-sample-A.html").read_text("utf-8")
     line = text[text.index('<tr data-class="eosinophil">') :].split("</tr>")[0]
     assert "0 – 5.5" in line
-    assert re.search(r'data-code="[^"]*">(high|borderline high|within range)<', line)
+    assert re.search(r'data-code="[^"]*" title="[^"]*">(high|borderline high|within range)<', line)
     assert "Corrected for the classifier" in text
     assert '<table class="differential narrow" id="absolute">' in text
 
@@ -231,3 +234,44 @@ def test_a_page_that_cannot_be_written_leaves_no_half_of_it(tmp_path: Path, monk
     with pytest.raises(OutputError, match=r"report\.html: .*no space left"):
         write_reports(make_run({"": 1}), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def _flags(page: Path) -> dict[str, tuple[str, str]]:
+    """Class to code and tooltip of its flag on a page."""
+    text = page.read_text("utf-8")
+    found = re.findall(r'<tr data-class="([^"]+)">.*?class="flag" data-code="([^"]*)" title="([^"]*)"', text, re.S)
+    return {name: (code, title) for name, code, title in found}
+
+
+@pytest.mark.parametrize("intervals", ["binomial", "multinomial"])
+def test_page_and_fhir_flag_by_the_interval_of_either_kind(tmp_path: Path, intervals: str) -> None:
+    """Of 19 eosinophils of 200 (9.5 %) the exact interval lies above 5.5 %, the simultaneous one reaches below it."""
+    run = make_run({"": 1})
+    labels = ["neutrophil"] * 100 + ["lymphocyte"] * 60 + ["monocyte"] * 21 + ["eosinophil"] * 19
+    cells = pd.concat([run.cells.iloc[[0]]] * len(labels), ignore_index=True)
+    cells = cells.assign(cell=range(1, len(labels) + 1), **{"class": labels})
+    data = ReportInput(cells, run.images, run.scheme, run.run)
+    options = ReportOptions(intervals=intervals)  # type: ignore[arg-type]
+    flags = _flags(write_reports(data, tmp_path, options=options)[0])
+    assert flags["neutrophil"] == ("", "")
+    sure = intervals == "binomial"
+    says = "lies above the reference range" if sure else "reaches into the reference range, so it may be chance"
+    assert flags["eosinophil"][0] == ("H" if sure else "(H)")
+    assert says in flags["eosinophil"][1]
+    (exported,) = export(data, "fhir-r4", tmp_path / "fhir", options=options)
+    resources = [entry["resource"] for entry in json.loads(exported.read_text("utf-8"))["entry"]]
+    (eosinophils,) = (r for r in resources if r.get("code", {}).get("text") == "eosinophil percent")
+    judged = eosinophils["interpretation"][0]
+    assert ("coding" in judged) == sure, "only what is not chance is coded as high"
+    assert sure or says in judged["text"]
+
+
+def test_the_page_says_what_the_model_cannot_name_and_which_platelets_are_the_count(tmp_path: Path) -> None:
+    run = make_run({"": 1})
+    scheme = load_scheme("pbc8")
+    cells = run.cells.assign(**{f"p_{name}": 0.0 for name in scheme.names})
+    page = write_reports(ReportInput(cells, run.images.assign(n_platelets=17), scheme), tmp_path)[0].read_text("utf-8")
+    assert f'id="unnamed">{unnamed(scheme)}</p>' in page
+    assert 'data-kind="found"><dt>platelets found</dt><dd><b>17</b> <small>17.0 per field</small>' in page
+    assert 'data-kind="platelet"><dt>platelet in a white-cell box</dt><dd><b>0</b></dd>' in page
+    assert page.count("is no platelet count") == 1

@@ -23,7 +23,7 @@ from napari_bloodcells.core.statistics.reference import (
     flag,
     load_ranges,
 )
-from napari_bloodcells.core.statistics.remarks import remarks
+from napari_bloodcells.core.statistics.remarks import count_remarks, remarks
 
 ADULT = [("neutrophil", 40, 75), ("lymphocyte", 12, 44), ("monocyte", 4, 9), ("eosinophil", 0, 5.5), ("basophil", 0, 1)]
 
@@ -162,8 +162,8 @@ def test_a_sound_count_of_200_needs_no_remark() -> None:
 
 def test_problems_of_quality_come_worst_first_with_their_counts_and_scale_apart() -> None:
     unscaled = "fewer than three whole red cells: no scale measured, --um-per-pixel gives it"
-    old = unscaled.replace(",", ";")
-    texts = [f"dark; {unscaled}", "dark; out of focus", "not a stained smear", old, "over-exposed", ""]
+    classical = "no red cells to measure the scale from, sizes are guessed from the image"
+    texts = [f"dark; {unscaled}", "dark; out of focus", "not a stained smear", classical, "over-exposed", ""]
     images = pd.DataFrame({"image": list("abcdef"), "status": ["ok"] * 6, "problems": texts})
     said = remarks(make_differential(["neutrophil"] * 200, SCHEME), None, images)
     assert said == (
@@ -182,3 +182,11 @@ def test_an_image_of_another_scale_is_named() -> None:
 
 def test_one_cell_is_one_cell() -> None:
     assert remarks(make_differential(["neutrophil"], SCHEME))[0].startswith("Only 1 white cell was classified")
+
+
+def test_the_remarks_on_the_classes_come_first_and_are_given_alone_too() -> None:
+    block = make_differential(["neutrophil"] * 50 + ["unidentified"] * 20, SCHEME)
+    said = remarks(block, pd.DataFrame({"distance": [2.0] * 70}), IMAGES)
+    assert len(count_remarks(block)) == 2
+    assert said[:2] == count_remarks(block)
+    assert len(said) == 5

@@ -195,18 +195,46 @@ def images_table(records: Iterable[FieldRecord], scheme: ClassScheme) -> pd.Data
     import pandas as pd
 
     names = list(scheme.names)
-    white = {cell.name for cell in scheme.classes if cell.kind == "wbc"} | {UNIDENTIFIED}
     rows = []
     for record in records:
-        tally = Counter(cell.name for cell in record.cells)
-        read = record.status == OK
-        numbers = [sum(n for name, n in tally.items() if name in white), *(tally[name] for name in names)]
+        counts = _image_counts((cell.name for cell in record.cells), scheme)
         scale = None if record.um_per_pixel is None else round(record.um_per_pixel, 5)
         size = (record.width, record.height) if record.width else (None, None)
         words = ("; ".join(record.problems), "; ".join(record.warnings))
-        shown = [*numbers, tally[UNIDENTIFIED]] if read else [None] * (len(numbers) + 1)
+        shown = counts if record.status == OK else [None] * len(counts)
         rows.append((record.image, record.status, *shown, record.n_rbc, record.n_platelets, scale, *size, *words))
     columns = ["image", "status", "n_wbc", *names, UNIDENTIFIED, "n_rbc", "n_platelets", "um_per_pixel"]
     table = pd.DataFrame(rows, columns=[*columns, "width", "height", "problems", "warnings"])
     whole = ["n_wbc", *names, UNIDENTIFIED, "n_rbc", "n_platelets", "width", "height"]
     return table.astype({**dict.fromkeys(whole, "Int64"), "um_per_pixel": "float64"})
+
+
+def recount_images(images: pd.DataFrame, cells: pd.DataFrame, scheme: ClassScheme) -> pd.DataFrame:
+    """The ``images`` table with its counts of cells made anew from ``cells``, as they are after a review.
+
+    Parameters
+    ----------
+    images : DataFrame with the columns ``image`` and ``status``
+        An image that was not read keeps empty counts.
+    cells : DataFrame with the columns ``image`` and ``class``
+    scheme : ClassScheme
+    """
+    import pandas as pd
+
+    labels: dict[str, list[str]] = {str(name): [] for name in images["image"]}
+    for image, label in zip(cells["image"], cells["class"], strict=True):
+        labels.setdefault(str(image), []).append(str(label))
+    columns = ["n_wbc", *scheme.names, UNIDENTIFIED]
+    rows = [
+        _image_counts(labels[str(name)], scheme) if status == OK else [None] * len(columns)
+        for name, status in zip(images["image"], images["status"], strict=True)
+    ]
+    counts = pd.DataFrame(rows, columns=columns, index=images.index).astype("Int64")
+    return images.assign(**{name: counts[name] for name in columns})
+
+
+def _image_counts(labels: Iterable[str], scheme: ClassScheme) -> list[int]:
+    """Of one image: cells of a white class and unidentified ones; each class; the unidentified."""
+    tally = Counter(labels)
+    white = {cell.name for cell in scheme.classes if cell.kind == "wbc"} | {UNIDENTIFIED}
+    return [sum(n for name, n in tally.items() if name in white), *(tally[n] for n in (*scheme.names, UNIDENTIFIED))]

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +24,16 @@ from napari_bloodcells.core.errors import BloodcellsError, DataSetError, DataWar
 from napari_bloodcells.core.find import find_images, is_output_folder
 from napari_bloodcells.core.matching import find_annotations, match_annotations
 from napari_bloodcells.core.remote import file_name, is_address
+from napari_bloodcells.core.slides.arrayslide import ArraySlide
 
 if TYPE_CHECKING:
     from napari_bloodcells.core.datasets.base import DataSet
     from napari_bloodcells.core.remotefolder import RemoteFolder
 
 Box: TypeAlias = tuple[float, float, float, float]
-PathOrArray: TypeAlias = str | Path | NDArray[np.generic]
+Pixels: TypeAlias = NDArray[np.generic] | ArraySlide
+"""An array, also one that is read when it is asked for (dask), or a slide of one."""
+PathOrArray: TypeAlias = str | Path | Pixels
 Sources: TypeAlias = PathOrArray | Sequence[PathOrArray] | Mapping[str, PathOrArray]
 
 LABEL_TABLES = ("labels.csv", "classes.csv", "classes.txt", "labels.json")
@@ -45,8 +48,8 @@ class FieldJob:
     ----------
     image : str
         Its name in the tables.
-    source : str or (H, W, ...) array
-        Where its pixels are.
+    source : str, (H, W, ...) array or ArraySlide
+        Where its pixels are; an array that is lazy is read when its turn comes.
     annotation : str or None
         Its VOC file, or the address of it.
     labels : tuple of (box or None, class)
@@ -60,7 +63,7 @@ class FieldJob:
     """
 
     image: str
-    source: str | NDArray[np.generic]
+    source: str | Pixels
     annotation: str | None = None
     labels: tuple[tuple[Box | None, str], ...] = ()
     boxes: Boxes | None = field(default=None, compare=False)
@@ -84,7 +87,7 @@ def collect_jobs(sources: Sources, *, recursive: bool = True, annotations: bool 
     Parameters
     ----------
     sources : path, array, sequence of these, or mapping of name to path or array
-        Folders are searched for images.  An array is (H, W, 3) RGB or what ``to_rgb8`` takes.
+        Folders are searched for images.  An array is (H, W, 3) RGB or what ``to_rgb8`` takes, or an ``ArraySlide``.
     recursive : bool
         Also look into the folders of folders.
     annotations : bool
@@ -100,8 +103,8 @@ def collect_jobs(sources: Sources, *, recursive: bool = True, annotations: bool 
     named = _named(sources)
     if not named:
         raise UsageError("Nothing to count: give a folder, image files, or arrays.")
-    if any(isinstance(value, np.ndarray) for value in named.values()):
-        return JobList(tuple(FieldJob(n, v if isinstance(v, np.ndarray) else str(v)) for n, v in named.items()))
+    if any(_are_pixels(value) for value in named.values()):
+        return JobList(tuple(FieldJob(n, v if _are_pixels(v) else str(v)) for n, v in named.items()))
     if isinstance(sources, Mapping):
         maybe = sharing_size([_size(Path(str(value))) for value in named.values()])
         pairs = zip(named.items(), maybe, strict=True)
@@ -114,11 +117,32 @@ def collect_jobs(sources: Sources, *, recursive: bool = True, annotations: bool 
 def _named(sources: Sources) -> dict[str, PathOrArray]:
     if isinstance(sources, Mapping):
         return dict(sources)
-    listed: list[PathOrArray] = [sources] if isinstance(sources, (str, Path, np.ndarray)) else list(sources)
     return {
-        f"array {number}" if isinstance(value, np.ndarray) else str(value): value
-        for number, value in enumerate(listed, start=1)
+        f"array {number}" if _are_pixels(value) else str(value): value
+        for number, value in enumerate(given(sources), start=1)
     }
+
+
+def given(sources: Sources) -> list[PathOrArray]:
+    """What was given, one by one.
+
+    >>> given("smears"), given({"a": "1.jpg"})
+    (['smears'], ['1.jpg'])
+    """
+    if isinstance(sources, Mapping):
+        return list(sources.values())
+    if isinstance(sources, (str, Path, np.ndarray, ArraySlide)) or _are_pixels(sources):
+        return [sources]
+    return list(sources)
+
+
+def _are_pixels(value: object) -> TypeGuard[Pixels]:
+    """Whether ``value`` is pixels, in memory or not, and no path.
+
+    >>> _are_pixels(np.zeros((2, 2, 3), np.uint8)), _are_pixels("a.jpg")
+    (True, False)
+    """
+    return isinstance(value, ArraySlide) or (hasattr(value, "shape") and hasattr(value, "dtype"))
 
 
 def _remote_jobs(addresses: list[str], recursive: bool, annotations: bool) -> JobList:

@@ -10,14 +10,13 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from napari_bloodcells.core.counting.cellstable import cells_csv, neutralize_frame, read_cells, restore
+from napari_bloodcells.core.counting.jobs import given
 from napari_bloodcells.core.counting.shards import PARTIAL, PLAN, check_same_run, write_or_tell
 from napari_bloodcells.core.errors import OutputError, UsageError
 from napari_bloodcells.core.files import make_folder
@@ -90,11 +89,9 @@ def _table_names() -> list[str]:
 
 def _folders(sources: Sources) -> tuple[set[Path], set[Path]]:
     """The folders that are counted, and those in which single files lie."""
-    values = sources.values() if isinstance(sources, Mapping) else sources
-    listed = [values] if isinstance(values, (str, Path, np.ndarray)) else list(values)
-    given = [Path(e) for e in listed if isinstance(e, (str, Path)) and not is_address(e)]
-    folders = {Path(os.path.realpath(path)) for path in given if path.is_dir()}
-    return folders, {Path(os.path.realpath(path.parent)) for path in given if not path.is_dir()}
+    paths = [Path(e) for e in given(sources) if isinstance(e, (str, Path)) and not is_address(e)]
+    folders = {Path(os.path.realpath(path)) for path in paths if path.is_dir()}
+    return folders, {Path(os.path.realpath(path.parent)) for path in paths if not path.is_dir()}
 
 
 def write_tables(result: CountResult, folder: Path, format: str = "csv", *, overwrite: bool = False) -> Path:

@@ -35,8 +35,8 @@ from napari_bloodcells.core.counting.located import (
 )
 from napari_bloodcells.core.counting.picture import Picture
 from napari_bloodcells.core.counting.setup import CounterSetup, StageTimes
-from napari_bloodcells.core.errors import AnnotationError, BloodcellsError, DataWarning
-from napari_bloodcells.core.progress import Progress, Silent
+from napari_bloodcells.core.errors import AnnotationError, BloodcellsError, Cancelled, DataWarning
+from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 from napari_bloodcells.core.quality import check_quality
 from napari_bloodcells.core.remote import file_name, is_address, read_remote
 from napari_bloodcells.core.slides import is_slide
@@ -53,6 +53,8 @@ GROUP, GROUP_BYTES = 8, 16_000_000
 """Images that are localized together, at most so many and so large."""
 READ_AHEAD = 4
 """Images that wait, read, per reading thread."""
+AT_ONCE = 512
+"""Crops that are classified before it is asked whether to stop: whole micro-batches of the model."""
 FINE_ENOUGH = 0.8
 """A reduced picture serves where its pixels are this much finer than those of the crops (BCCD at half size: 0.6)."""
 
@@ -124,13 +126,15 @@ class FieldCounter:
 
     def _read(self, job: FieldJob) -> Picture | BloodcellsError:
         try:
-            if isinstance(job.source, np.ndarray):
-                return Picture.of_array(job.source, job.image)
-            return Picture.of_file(job.source, self.setup.max_pixels, self._halves, job.maybe_copy)
+            if isinstance(job.source, str):
+                return Picture.of_file(job.source, self.setup.max_pixels, self._halves, job.maybe_copy)
+            return Picture.of_array(np.asarray(job.source), job.image)
         except BloodcellsError as error:
             return error
         except MemoryError:
             return BloodcellsError(f"{job.image}: is too large for the memory of this machine.")
+        except Exception as error:  # whatever stands behind a lazy array raises what it likes
+            return BloodcellsError(f"{job.image}: cannot be read ({type(error).__name__}: {error}).")
 
     def _read_ahead(self, jobs: Sequence[FieldJob]) -> Iterator[tuple[FieldJob, Picture | BloodcellsError]]:
         if self.setup.readers < 1:
@@ -171,7 +175,11 @@ class FieldCounter:
                 with self.times.stage("localize"), suppress(Exception):  # then one by one, each with its own error
                     fields = many(list(alike.values()), um_per_pixel=None if scale is None else scale * reduce)
                     ahead.update(zip(alike, fields, strict=True))
-        return [self._locate(job, picture, ahead.get(i)) for i, (job, picture) in enumerate(group)]
+        located = []
+        for i, (job, picture) in enumerate(group):
+            check_cancelled(self.progress)
+            located.append(self._locate(job, picture, ahead.get(i)))
+        return located
 
     def _locate(self, job: FieldJob, picture: Picture | BloodcellsError, found: Field | None) -> Located:
         if isinstance(picture, BloodcellsError):
@@ -185,6 +193,8 @@ class FieldCounter:
                     with self.times.stage("read"):
                         picture = picture.whole()
                     boxes, labels, field, crops = self._cells(job, picture, None)
+            except Cancelled:
+                raise
             except BloodcellsError as error:
                 return failed(job, error)
             except Exception as error:  # one image must not take the others with it, whatever it holds
@@ -212,6 +222,7 @@ class FieldCounter:
         with self.times.stage("localize"):
             boxes, field = self._boxes(job, picture, found)
             labels = match_labels(boxes, job.labels)
+        check_cancelled(self.progress)
         with self.times.stage("crop"):
             crops = self._crop(picture, boxes, field.um_per_pixel)
         return boxes, labels, field, crops
@@ -296,8 +307,14 @@ class FieldCounter:
         crops = [item.crops for item in located if item.crops is not None]
         if not crops:
             return []
-        with self.times.stage("classify"):
-            prediction = self.model.predict(torch.cat(crops))
+        predicted = []
+        everything = torch.cat(crops)
+        for start in range(0, len(everything), AT_ONCE):
+            check_cancelled(self.progress)
+            with self.times.stage("classify"):
+                predicted.append(self.model.predict(everything[start : start + AT_ONCE]))
+        probabilities = np.concatenate([part.probabilities for part in predicted])
+        distances = np.concatenate([part.distance for part in predicted])
         rows = [
             (box, item.boxes.source, label)
             for item in located
@@ -305,7 +322,7 @@ class FieldCounter:
         ]
         return [
             cell_record(box, p, float(far), self.verdict, source, label)
-            for (box, source, label), p, far in zip(rows, prediction.probabilities, prediction.distance, strict=True)
+            for (box, source, label), p, far in zip(rows, probabilities, distances, strict=True)
         ]
 
 

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from napari_bloodcells.core.counting.cellstable import (
     REVIEW_COLUMNS,
     cell_columns,
 )
-from napari_bloodcells.core.differential import Differential
+from napari_bloodcells.core.differential import Differential, Intervals
 from napari_bloodcells.core.report.sprites import PER_SHEET, SHEET_COLUMNS, Pictures
 from napari_bloodcells.core.statistics.correction import correct
 from napari_bloodcells.core.statistics.intervals import goodman_quantile
@@ -40,7 +40,14 @@ from napari_bloodcells.core.statistics.reference import (
     flag,
     load_ranges,
 )
-from napari_bloodcells.core.statistics.remarks import MINIMUM_CELLS, WANTED_CELLS, remarks
+from napari_bloodcells.core.statistics.remarks import (
+    MANY_UNIDENTIFIED,
+    MINIMUM_CELLS,
+    WANTED_CELLS,
+    count_remarks,
+    remarks,
+)
+from napari_bloodcells.core.statistics.unnamed import unnamed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +81,7 @@ class ReportOptions:
     patient: Patient = field(default_factory=Patient)
     ranges: ReferenceSet | None = None
     title: str = "Differential white-blood-cell count"
-    intervals: Literal["binomial", "multinomial"] = "binomial"
+    intervals: Intervals = "binomial"
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Content:
-    """One page: what the template needs, and the ``payload`` for the script."""
+    """One page: what the template needs, and the ``payload`` for the script.
+
+    The first ``n_count_remarks`` of the remarks hang on the classes of the cells; ``unnamed`` says what the model
+    cannot name.
+    """
 
     sample: str
     differential: Differential
@@ -111,6 +122,8 @@ class Content:
     sources: tuple[str, ...]
     intervals: str = "binomial"
     source_names: dict[str, str] = field(default_factory=dict)
+    n_count_remarks: int = 0
+    unnamed: str = ""
 
 
 def page_content(
@@ -137,6 +150,8 @@ def page_content(
         sources,
         options.intervals,
         ranges.sources,
+        len(count_remarks(differential)),
+        unnamed(data.scheme),
     )
 
 
@@ -282,6 +297,7 @@ def _payload(
         "absoluteLimits": most,
         "wbc": options.wbc,
         "wanted": [MINIMUM_CELLS, WANTED_CELLS],
+        "manyUnidentified": MANY_UNIDENTIFIED,
         "goodman": goodman_quantile(len(rows)) if options.intervals == "multinomial" else None,
     }
 

@@ -131,12 +131,14 @@ def _csv(data: ReportInput, folder: Path, options: ReportOptions) -> list[_File]
 
 
 def _table_files(data: ReportInput, folder: Path, options: ReportOptions, format: str) -> list[_File]:
-    """All three tables; the differential is that of the corrected classes."""
+    """All three tables of the classes as they are now, after every correction: they agree with each other."""
+    from napari_bloodcells.core.counting.cells import recount_images
     from napari_bloodcells.core.counting.output import table_bytes
     from napari_bloodcells.core.differential import differential_frame
 
     blocks = differentials(data.cells, data.scheme, data.images, options.intervals)
-    tables = {"cells": data.cells, "images": data.images, "differential": differential_frame(blocks)}
+    images = recount_images(data.images, data.cells, data.scheme)
+    tables = {"cells": data.cells, "images": images, "differential": differential_frame(blocks)}
     return [(folder / f"{n}.{format}", table_bytes(t, format, cells=n == "cells")) for n, t in tables.items()]
 
 

@@ -123,7 +123,7 @@ def _judged(
         coding = {"system": _INTERPRETATION, "code": flag.code, "display": words}
         entry["interpretation"] = [{"coding": [coding], "text": flag.words}]
     elif flag.words:
-        entry["interpretation"] = [{"text": flag.words}]
+        entry["interpretation"] = [{"text": f"{flag.words}: {flag.meaning}" if flag.meaning else flag.words}]
     if limits is not None:
         bounds = {"low": _quantity(limits.low, unit), "high": _quantity(limits.high, unit)}
         entry["referenceRange"] = [{**bounds, "text": sources.get(limits.source, limits.source)}]
@@ -157,10 +157,12 @@ def _absolute(row: Row, content: Content, head: dict[str, str]) -> dict[str, Any
 def _apart(content: Content, head: dict[str, str]) -> list[dict[str, Any]]:
     found = []
     for part in content.differential.apart:
-        entry = _observation(part.name, "apart", {"text": f"{part.name} (count, not part of the 100 %)"}, content, head)
+        words = f"{part.shown} (count, not part of the 100 %)"
+        entry = _observation(part.name, "apart", {"text": words}, content, head)
         entry["valueInteger"] = part.count
-        if part.rate == part.rate and part.rate_unit:
-            entry["note"] = [{"text": f"{part.rate:.1f} {part.rate_unit}"}]
+        said = [part.shown_rate, content.differential.of_platelets if part.kind in ("platelet", "found") else ""]
+        if any(said):
+            entry["note"] = [{"text": text} for text in said if text]
         found.append(entry)
         if part.kind == "nrbc" and part.rate == part.rate:
             code = _code(part.name, PER_100_WBC, f"{part.name} per 100 white cells")
@@ -171,6 +173,7 @@ def _apart(content: Content, head: dict[str, str]) -> list[dict[str, Any]]:
 
 def _report(content: Content, head: dict[str, str], observations: Sequence[dict[str, Any]]) -> dict[str, Any]:
     said = [f"{row.name} {row.flag.words}." for row in content.rows if row.flag.code] + list(content.remarks)
+    said += [content.unnamed] if content.unnamed else []
     said += [head["reviewed"]] if head.get("reviewed") else []
     return {
         "status": "preliminary",

@@ -24,6 +24,7 @@ from napari_bloodcells.core.errors import BloodcellsError, Cancelled, OutputErro
 from napari_bloodcells.core.progress import check_cancelled
 from napari_bloodcells.core.quality import check_quality
 from napari_bloodcells.core.remote import is_address
+from napari_bloodcells.core.slides.arrayslide import ArraySlide
 from napari_bloodcells.core.slides.grid import EMPTY, FieldGrid, GridSettings, SlideField, Tile
 from napari_bloodcells.core.slides.kept import PART, KeptFields
 from napari_bloodcells.core.slides.monolayer import MonolayerRule, by_promise
@@ -56,7 +57,7 @@ def count_slide(counter: FieldCounter, job: FieldJob, settings: GridSettings | N
     """
     try:
         _check(counter, job)
-        with open_slide(str(job.source)) as slide:
+        with open_slide(job.source if isinstance(job.source, ArraySlide) else str(job.source)) as slide:
             return _SlideCount(counter, job, slide, settings or GridSettings()).record()
     except (Cancelled, OutputError):  # of the run, not of this slide
         raise
@@ -69,7 +70,7 @@ def count_slide(counter: FieldCounter, job: FieldJob, settings: GridSettings | N
 
 
 def _check(counter: FieldCounter, job: FieldJob) -> None:
-    if is_address(str(job.source)):
+    if is_address(job.source):
         raise UsageError(
             f"{job.image}: is a whole slide; these are read from files of this machine, so fetch it first."
         )

@@ -80,6 +80,19 @@ class Flag:
     code: str = ""
     words: str = ""
 
+    @property
+    def meaning(self) -> str:
+        """What the interval has to do with it, where there is a flag.
+
+        >>> Flag("(H)", "borderline high").meaning
+        'the 95 % interval reaches into the reference range, so it may be chance'
+        """
+        if not self.code:
+            return ""
+        if self.code.startswith("("):
+            return "the 95 % interval reaches into the reference range, so it may be chance"
+        return f"the whole 95 % interval lies {'above' if self.code == 'H' else 'below'} the reference range"
+
 
 @dataclass(frozen=True)
 class Absolute:

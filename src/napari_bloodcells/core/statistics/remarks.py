@@ -46,6 +46,26 @@ def remarks(
     >>> remarks(Differential("a", (), (), total=60))
     ('Only 60 white cells were classified: fewer than 100; count more fields before you report.',)
     """
+    said = [*count_remarks(differential)]
+    if cells is not None and "distance" in cells and len(cells):
+        far = int((cells["distance"] > FAR).sum())
+        if far > MANY_FAR * len(cells):
+            share = 100 * far / len(cells)
+            said.append(
+                f"{_plural(far, 'cell', 'cells')} ({share:.0f} %) {'is' if far == 1 else 'are'} unlike those the model "
+                "was trained on: perhaps abnormal; look at each first, then check the stain and the microscope, or "
+                "calibrate the model."
+            )
+    if images is not None:
+        said.extend(_of_images(images))
+    return tuple(said)
+
+
+def count_remarks(differential: Differential) -> tuple[str, ...]:
+    """Those of the remarks that hang on the classes of the cells, and so change when a cell is corrected.
+
+    They come first in ``remarks``, and the report page makes them anew (``stats.js``).
+    """
     said: list[str] = []
     n = differential.total
     if not n:
@@ -64,17 +84,6 @@ def remarks(
         said.append(
             f"{cells_are} ({share:.0f} %) {verb} unidentified: perhaps abnormal; look at each before you report."
         )
-    if cells is not None and "distance" in cells and len(cells):
-        far = int((cells["distance"] > FAR).sum())
-        if far > MANY_FAR * len(cells):
-            share = 100 * far / len(cells)
-            said.append(
-                f"{_plural(far, 'cell', 'cells')} ({share:.0f} %) {'is' if far == 1 else 'are'} unlike those the model "
-                "was trained on: perhaps abnormal; look at each first, then check the stain and the microscope, or "
-                "calibrate the model."
-            )
-    if images is not None:
-        said.extend(_of_images(images))
     return tuple(said)
 
 

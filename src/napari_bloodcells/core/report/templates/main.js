@@ -35,11 +35,12 @@
   function writeFlag(cell, [code, words]) {
     const span = cell.querySelector(".flag");
     span.dataset.code = code;
+    span.title = Stats.meaning(code);
     span.textContent = words || "–";
   }
 
   function updateTable() {
-    const now = figures(), dash = (v, d) => (Number.isFinite(v) ? v.toFixed(d) : "–");
+    const now = figures(), dash = (v, d) => (Number.isFinite(v) ? Stats.fixed(v, d) : "–");
     for (const row of now.rows) {
       const line = document.querySelector(`#differential tr[data-class="${CSS.escape(row.name)}"]`);
       const part = (name) => line.querySelector(`[data-f="${name}"]`);
@@ -65,15 +66,16 @@
     const reviewers = [...new Set(store.cells.reviewer.filter((name, i) => name && store.cells.reviewed[i]))].sort();
     byId("fact-reviewed").textContent = `${store.cells.reviewed.reduce((a, b) => a + b, 0)} of ${plural(store.n, "cell")}` +
       (reviewers.length ? ` (${reviewers.join(", ")})` : "");
-    document.querySelectorAll("[data-apart]").forEach((part) => {
+    document.querySelectorAll('[data-apart]:not([data-kind="found"])').forEach((part) => {  // those are no cells of the table
       const i = store.classNamed(part.dataset.apart), rate = part.querySelector("small");
       part.querySelector("b").textContent = now.counts[i] ?? 0;
       if (part.dataset.kind === "nrbc" && rate) rate.textContent = ` ${dash(100 * now.counts[i] / now.total, 1)} per 100 WBC`;
     });
     if (byId("apart-wbc") && now.wbc !== null) {
-      byId("apart-wbc").querySelector("b").textContent = now.wbc.toFixed(2);
+      byId("apart-wbc").querySelector("b").textContent = Stats.fixed(now.wbc, 2);
       byId("wbc-note").hidden = now.wbc === data.wbc;
     }
+    updateRemarks(now);
     const stale = store.done.length > 0;
     document.querySelectorAll(".corrected").forEach((cell) => cell.classList.toggle("stale", stale));
     if (byId("stale")) byId("stale").hidden = !stale;
@@ -81,6 +83,19 @@
     byId("undo").disabled = !store.done.length;
     byId("redo").disabled = !store.undone.length;
     return now;
+  }
+
+  // Remarks that hang on the classes are made anew; those of the photographs stay as they are.
+  function updateRemarks(now) {
+    const list = byId("remarks").querySelector("ul"), unidentified = now.counts[store.classNamed("unidentified")];
+    list.querySelectorAll("[data-count]").forEach((item) => item.remove());
+    const made = Stats.countRemarks(now.total, unidentified, data.wanted, data.manyUnidentified).map((text) => {
+      const item = Inspector.make("li", "", text);
+      item.dataset.count = "";
+      return item;
+    });
+    list.prepend(...made);
+    byId("remarks").hidden = !list.childElementCount;
   }
 
   // ---- classes as buttons, which cells can be dragged onto ---------------------------------------------------
@@ -105,7 +120,7 @@
     const name = cls === null ? "confirmed" : "now " + data.classes[cls].name;
     gallery.select(next);
     const row = figures().rows.find((r) => cls !== null && r.name === data.classes[cls].name);
-    status.textContent = `${plural(chosen.length, "cell")} ${name}.` + (row ? ` ${row.name}: ${row.count} of ${figures().total}, ${row.percent.toFixed(1)} %.` : "");
+    status.textContent = `${plural(chosen.length, "cell")} ${name}.` + (row ? ` ${row.name}: ${row.count} of ${figures().total}, ${Stats.fixed(row.percent, 1)} %.` : "");
   }
 
   function travel(direction) {

@@ -1,4 +1,4 @@
-// The statistics of core/statistics/intervals.py and core/statistics/reference.py once more, for the page: tests hold the two equal.
+// The statistics of core/statistics/ (intervals.py, reference.py, remarks.py) once more, for the page: tests hold the two equal.
 const Stats = (() => {
   const LANCZOS = [0.99999999999980993, 676.5203681218851, -1259.1392167224028, 771.32342877765313,
     -176.61502916214059, 12.507343278686905, -0.13857109526572012, 9.9843695780195716e-6, 1.5056327351493116e-7];
@@ -78,9 +78,38 @@ const Stats = (() => {
     return ["", "within range"];
   }
 
+  // What the interval has to do with a flag.
+  function meaning(code) {
+    if (!code) return "";
+    if (code.startsWith("(")) return "the 95 % interval reaches into the reference range, so it may be chance";
+    return `the whole 95 % interval lies ${code === "H" ? "above" : "below"} the reference range`;
+  }
+
   function correctedWbc(wbc, nrbcPer100) {
     return Number.isFinite(nrbcPer100) && nrbcPer100 >= 5 ? wbc * 100 / (100 + nrbcPer100) : wbc;
   }
 
-  return { clopperPearson, goodman, wholePercents, flag, correctedWbc };
+  // Python's rounding of a printed figure: a tie goes to the even digit (12.25 is 12.2), where toFixed goes up.
+  function fixed(value, digits) {
+    const doubled = value * 2 ** (digits + 1), down = Math.floor(value * 10 ** digits);
+    const tie = Number.isInteger(doubled) && doubled % 2 !== 0;
+    return (tie ? (down % 2 === 0 ? down : down + 1) / 10 ** digits : value).toFixed(digits);
+  }
+
+  // The remarks that hang on the classes of the cells (count_remarks of core/statistics/remarks.py).
+  function countRemarks(total, unidentified, [least, wanted], many) {
+    const said = [], plural = (n, one, several) => `${n} ${n === 1 ? one : several}`;
+    const were = plural(total, "white cell was", "white cells were");
+    if (!total) said.push("No white cell was classified.");
+    else if (total < least) said.push(`Only ${were} classified: fewer than ${least}; count more fields before you report.`);
+    else if (total < wanted) said.push(`${were} classified: fewer than the ${wanted} that are wanted.`);
+    if (unidentified && unidentified > many * (total + unidentified)) {
+      const share = fixed(100 * unidentified / (total + unidentified), 0);
+      said.push(`${plural(unidentified, "cell", "cells")} (${share} %) ${unidentified === 1 ? "is" : "are"} unidentified: ` +
+        "perhaps abnormal; look at each before you report.");
+    }
+    return said;
+  }
+
+  return { clopperPearson, goodman, wholePercents, flag, meaning, correctedWbc, fixed, countRemarks };
 })();
