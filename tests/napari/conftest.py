@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,14 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     monkeypatch.setattr(device_line, "_known", {name: f"CPU ({name})" for name in ("auto", "cpu", "cuda", "mps")})
     yield
     settings._clear_plugin_settings_cache()
+
+
+@pytest.fixture(scope="session")
+def import_of_torch() -> float:
+    """Processor seconds that importing torch takes here: what a window may take is a share of it, as machines differ in
+    speed by a factor of two and more (1.1 s on the one on which the shares were set)."""
+    script = "import time, torch; print(time.process_time())"
+    return min(float(subprocess.check_output([sys.executable, "-c", script])) for _ in range(3))
 
 
 @pytest.fixture

@@ -181,7 +181,7 @@ def test_boxes_lie_right_on_layers_with_scale_and_on_planes_of_a_stack(
 
 
 def test_a_hundred_crops_appear_quickly_and_ten_thousand_only_where_they_are_seen(
-    open_widget: Any, field_image: np.ndarray, qtbot: Any, wait_for: Any
+    open_widget: Any, field_image: np.ndarray, qtbot: Any, wait_for: Any, import_of_torch: float
 ) -> None:
     from napari_bloodcells.core.classes import load_scheme
 
@@ -212,7 +212,7 @@ def test_a_hundred_crops_appear_quickly_and_ten_thousand_only_where_they_are_see
     few.show()
     qtbot.waitExposed(few)
     wait_for(lambda: len(few.model.thumbnails._made) == 100)
-    assert time.process_time() - start < 0.3
+    assert time.process_time() - start < 0.27 * import_of_torch
     many = gallery_of(cells)
     many.show()
     qtbot.waitExposed(many)
