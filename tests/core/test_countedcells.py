@@ -16,6 +16,7 @@ from napari_bloodcells.core.countedcells import holds_count, read_counted
 from napari_bloodcells.core.counting.cellstable import read_cells, write_cells
 from napari_bloodcells.core.counting.options import CountOptions
 from napari_bloodcells.core.crops import CropSpec, cut_crops
+from napari_bloodcells.core.datasets import load_dataset
 from napari_bloodcells.core.images import read_image
 
 
@@ -102,6 +103,23 @@ def test_tables_that_lie_beside_the_photographs_are_those_of_the_count_there_xml
     assert [sample.sure for sample in found.dataset.samples] == cells["reviewed"].tolist()
     assert {sample.um_per_pixel for sample in found.dataset.samples} == {0.15}
     assert set(found.sizes.values()) == {(320, 240)}
+
+
+def test_a_folder_with_its_corrected_table_is_labeled_by_it_and_not_by_the_xml(
+    counted: Path, corrected: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(counted.parent / "slides", tmp_path / "slides")
+    assert list((tmp_path / "slides").rglob("*.xml"))
+    by_xml = load_dataset(tmp_path / "slides")
+    shutil.copy(corrected, tmp_path / "slides" / "cells.csv")
+    by_table = load_dataset(tmp_path / "slides", "wbc5")
+    assert (by_xml.reader, by_table.reader) == ("voc", "boxes")
+    looked_at = [sample for sample in by_table.samples if sample.sure]
+    cells = read_cells(corrected)
+    assert [sample.label for sample in looked_at] == [None, cells["class"][1]]
+    unseen = cells.assign(reviewed=False)
+    write_cells(unseen, tmp_path / "slides" / "cells.csv", overwrite=True)
+    assert load_dataset(tmp_path / "slides").reader == "voc"
 
 
 def test_a_class_changed_by_hand_is_a_reviewers(counted: Path, corrected: Path) -> None:

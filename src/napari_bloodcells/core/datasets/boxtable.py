@@ -63,6 +63,18 @@ def typed_boxes(folder: Folder) -> dict[Path, list[TypedBox]]:
     return dict(found)
 
 
+def read_reviewed(folder: Folder) -> DataSet | None:
+    """The data set of a folder that holds a count's cells at which a person has looked, or None where it does not.
+
+    Asked before all others: whoever put the corrected table beside the photographs means it, also where XML lies there
+    too, whose boxes seldom say more than that there is a white cell.
+    """
+    looked_at = any(
+        row.get("reviewed", "").casefold() not in _NO for _, rows in folder.tables if has_boxes(rows) for row in rows
+    )
+    return read(folder) if looked_at else None
+
+
 def read(folder: Folder) -> DataSet | None:
     """The data set of a folder with a table of boxes, or None where there is none."""
     typed = typed_boxes(folder)

@@ -14,10 +14,11 @@ from napari_bloodcells.core.files import display_name
 def load_dataset(folder: Path | str, scheme: ClassScheme | str | None = None) -> DataSet:
     """Read a folder of labeled photographs, whatever its layout.
 
-    Understood are, in this order: VOC XML with or without a ``labels.csv`` (``bccd``), YOLO text boxes with or without
-    a table of types (``chula``, ``raabin``, ``pig``), a table of boxes (``ankara``), a table of files and classes
-    (``jtsc``, ``cellavision``), and a tree of class folders with or without ``TRAIN`` and ``TEST`` (``kaggle``,
-    ``pbc``, ``misp``).  Original files and smaller or re-encoded copies are read alike.
+    Understood are, in this order: a count's ``cells.csv`` with cells that were reviewed, VOC XML with or without a
+    ``labels.csv`` (``bccd``), YOLO text boxes with or without a table of types (``chula``, ``raabin``, ``pig``), a
+    table of boxes (``ankara``), a table of files and classes (``jtsc``, ``cellavision``), and a tree of class folders
+    with or without ``TRAIN`` and ``TEST`` (``kaggle``, ``pbc``, ``misp``).  Original files and smaller or re-encoded
+    copies are read alike.
 
     Parameters
     ----------
@@ -50,6 +51,7 @@ def load_dataset(folder: Path | str, scheme: ClassScheme | str | None = None) ->
     if not opened.images:
         raise DataSetError(f"{display_name(root)}: holds no images.")
     readers: tuple[Callable[[Folder], DataSet | None], ...] = (
+        boxtable.read_reviewed,
         vocfolder.read,
         yolo.read,
         boxtable.read,
