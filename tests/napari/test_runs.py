@@ -19,20 +19,21 @@ from napari_bloodcells.napari.review import Review
 pytestmark = pytest.mark.gui
 
 
-def test_the_event_loop_goes_on_turning_from_run_to_the_last_crop(
+def test_the_event_loop_turns_at_least_five_times_a_second_from_run_to_the_last_crop(
     open_widget: Any, field_image: np.ndarray, import_of_torch: float
 ) -> None:
-    """Five times a second where importing torch takes 1.1 s, which the count does meanwhile.
-
-    What other programs took from this one is not the window's fault, so it is taken off each turn.
-    """
+    """What other programs took from this one is not the window's fault, so it is taken off each turn."""
+    if import_of_torch > 1.3:
+        pytest.skip(
+            f"torch takes {import_of_torch:.1f} s to import here, 1.1 s where 200 ms a turn were asked for; "
+            "python -m benchmarks.napari_stall measures it"
+        )
     _, widget = open_widget(np.stack([field_image] * 12))
     clock = clock_count(widget)
     assert len(widget.cells.review) == 36
     assert len(clock.turns) > 20
-    longest = clock.longest_ms()
-    assert longest["own"] < 180 * import_of_torch, longest
-    assert longest["cpu"] < 180 * import_of_torch, longest
+    assert clock.longest_ms()["own"] < 200, clock.longest_ms()
+    assert clock.longest_ms()["cpu"] < 200, clock.longest_ms()
 
 
 def test_a_thousand_cells_come_in_parts_and_are_the_same_as_at_once(
