@@ -207,12 +207,16 @@ def test_a_hundred_crops_appear_quickly_and_ten_thousand_only_where_they_are_see
         qtbot.addWidget(gallery)
         return gallery
 
-    few = gallery_of(cells[:100])
-    start = time.process_time()
-    few.show()
-    qtbot.waitExposed(few)
-    wait_for(lambda: len(few.model.thumbnails._made) == 100)
-    assert time.process_time() - start < 0.27 * import_of_torch
+    def seconds_to_show(some: list[Cell]) -> float:
+        few = gallery_of(some)
+        start = time.process_time()
+        few.show()
+        qtbot.waitExposed(few)
+        wait_for(lambda: len(few.model.thumbnails._made) == len(some))
+        return time.process_time() - start
+
+    # 0.3 s where importing torch takes 1.1 s; the best of three, as other programs disturb the measurement
+    assert min(seconds_to_show(cells[:100]) for _ in range(3)) < 0.27 * import_of_torch
     many = gallery_of(cells)
     many.show()
     qtbot.waitExposed(many)
