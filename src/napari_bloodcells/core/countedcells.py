@@ -101,10 +101,10 @@ def read_counted(folder: Path, images: Path | None = None, corrections: Sequence
         scale = _number(fields.get(str(name), {}).get("um_per_pixel"))
         stem = re.sub(r"[^\w.-]+", "_", str(PurePosixPath(str(name)).with_suffix("")))
         for row, reviewed in zip(cells.to_dict("records"), _reviewed(cells), strict=True):
-            box = tuple(float(row[side]) for side in BOX_COLUMNS)
+            x_min, y_min, x_max, y_max = (float(row[side]) for side in BOX_COLUMNS)
             label = str(row["class"]) or None
             samples.append(
-                Sample(path, box, label, str(name), place.name, None, reviewed, scale, label)  # type: ignore[arg-type]
+                Sample(path, (x_min, y_min, x_max, y_max), label, str(name), place.name, None, reviewed, scale, label)
             )
             names.append(f"{stem}_{row['cell']}_{REVIEWED if reviewed else MACHINE}")
     sizes = {place / name: size for name, row in fields.items() if (size := _size(row)) is not None}
