@@ -318,14 +318,14 @@ def _on_device(setup: CounterSetup, options: CountOptions) -> CounterSetup:
 
 
 def _read_info(model: str) -> BundleInfo:
-    from napari_bloodcells.core.bundle import read_info
+    from napari_bloodcells.core.bundleinfo import read_info
 
     return read_info(model)
 
 
 def _localizer_hash(setup: CounterSetup) -> str:
     """SHA-256 of the metadata of a learned localizer (they name the weights and the thresholds), empty without one."""
-    from napari_bloodcells.core.localize.store import METADATA, home
+    from napari_bloodcells.core.localize.home import METADATA, home
 
     if setup.boxes in ("classical", "whole"):
         return ""

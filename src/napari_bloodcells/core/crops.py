@@ -13,15 +13,15 @@ sum is exact in float32: a crop does not depend on the batch, the device or the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_bloodcells.core.cropspec import CropSpec
 from napari_bloodcells.core.errors import ImageError
+
+__all__ = ["POSSIBLE_UM", "WBC_BOX_UM", "WHITE_LEVEL", "CropSpec", "crop_sides", "cut_crops", "local_white"]
 
 WBC_BOX_UM = 14.0
 POSSIBLE_UM = (1.5, 30.0)
@@ -34,44 +34,6 @@ _CHUNK = 64
 _WEIGHT_STEPS = 2048.0
 _BETWEEN_STEPS = 16.0
 _WHITE_GRID = 48
-
-
-@dataclass(frozen=True)
-class CropSpec:
-    """How the crops of one model are cut.
-
-    Attributes
-    ----------
-    size : int
-        Side of the crop in pixels.
-    side_um : float
-        Side of the crop in micrometers (``scale="um"``).
-    context : float
-        Side of the crop in longest sides of the box (``scale="box"``).
-    scale : {"um", "box", "image"}
-        ``um``: every crop covers ``side_um``, by ``um_per_pixel`` or, where that is unknown, by the box taken as
-        14 um.  ``box``: every crop covers ``context`` boxes.  ``image``: the box itself, stretched to the square
-        (the published networks, which read whole images).
-    white : bool
-        Divide by the local white of the ground.
-
-    Examples
-    --------
-    >>> CropSpec().side_um / CropSpec().size      # um per pixel of the crop
-    0.25
-    """
-
-    size: int = 80
-    side_um: float = 20.0
-    context: float = 1.43
-    scale: Literal["um", "box", "image"] = "um"
-    white: bool = True
-
-    def __post_init__(self) -> None:
-        if self.scale not in ("um", "box", "image"):
-            raise ValueError(f"scale must be um, box or image, not {self.scale!r}")
-        if self.size < 1 or self.side_um <= 0 or self.context <= 0:
-            raise ValueError("size, side_um and context of a crop must be above zero")
 
 
 def cut_crops(
