@@ -2,8 +2,9 @@
 
 Each worker builds one ``FieldCounter`` and computes on one thread, which on a CPU is faster than one process with
 many threads (the images are small) and makes every sum the same on every machine.  Where that is safe (Linux, nothing
-else running in this process) workers are forked, so torch is imported once; elsewhere they are spawned.  A worker
-that is killed takes its pool with it: the pool is built anew and what was unfinished runs again.
+else running in this process) workers are forked, so torch is imported once: from a server that was started early
+(``server.py``), or from this process; elsewhere they are spawned.  A worker that is killed takes its pool with it: the
+pool is built anew, without the server, and what was unfinished runs again.
 """
 
 from __future__ import annotations
@@ -39,13 +40,6 @@ _counter: FieldCounter | None = None
 _progress: Progress = Silent()
 
 
-def cpu_count() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def all_devices(text: str) -> tuple[str, ...]:
     """The devices that ``all`` (every graphics card of this machine) or a list ``cuda:0,cuda:1`` means.
 
@@ -68,8 +62,10 @@ def run_inline(counter: FieldCounter, work: Iterable[Work], progress: Progress) 
         yield shard, counter.count(jobs), counter.times
 
 
-def run_processes(setups: Sequence[CounterSetup], work: Iterable[Work], progress: Progress) -> Iterator[Done]:
-    """Count in one process per setup; shards come back as they are finished.
+def run_processes(
+    setups: Sequence[CounterSetup], work: Iterable[Work], progress: Progress, served: bool = False
+) -> Iterator[Done]:
+    """Count in one process per setup, ``served`` by the server that was started; shards come back as they are finished.
 
     Raises
     ------
@@ -79,9 +75,9 @@ def run_processes(setups: Sequence[CounterSetup], work: Iterable[Work], progress
         ``progress`` asked to stop; shards that were under way are finished and lost.
     """
     todo = iter(work)
-    for _ in range(MAX_DEATHS):
+    for attempt in range(MAX_DEATHS):
         lost: list[Work] = []
-        yield from _run_pool(setups, todo, progress, lost)
+        yield from _run_pool(setups, todo, progress, lost, served and attempt == 0)
         if not lost:
             return
         todo = _chain(lost, todo)  # the former one is kept: work that it still holds would be closed with it
@@ -96,10 +92,13 @@ def _chain(first: Sequence[Work], rest: Iterator[Work]) -> Iterator[Work]:
 
 
 def _run_pool(
-    setups: Sequence[CounterSetup], work: Iterator[Work], progress: Progress, lost: list[Work]
+    setups: Sequence[CounterSetup], work: Iterator[Work], progress: Progress, lost: list[Work], served: bool
 ) -> Iterator[Done]:
     """Run one pool until the work is done or the pool dies; what it took with it is put into ``lost``."""
-    context = multiprocessing.get_context(_start_method(setups))
+    method = "forkserver" if served else _start_method(setups)
+    if method == "fork":
+        import_needed()
+    context = multiprocessing.get_context(method)
     queue, stop = context.SimpleQueue(), context.Event()
     for setup in setups:
         queue.put(setup)
@@ -132,9 +131,9 @@ def _run_pool(
 def _submit(pool: ProcessPoolExecutor, item: Work, lost: list[Work]) -> Future[Done]:
     try:
         return pool.submit(_count_shard, *item)
-    except BrokenProcessPool:
+    except (BrokenProcessPool, EOFError, ConnectionError) as error:  # the last two where it is the server that died
         lost.append(item)
-        raise
+        raise BrokenProcessPool from error
 
 
 def _start_method(setups: Sequence[CounterSetup]) -> str:
@@ -142,6 +141,16 @@ def _start_method(setups: Sequence[CounterSetup]) -> str:
     on_cpu = all(setup.device == "cpu" for setup in setups)
     safe = sys.platform == "linux" and on_cpu and threading.active_count() == 1
     return "fork" if safe else "spawn"
+
+
+def import_needed() -> None:
+    """Import what counting on a CPU imports on the way, before workers are forked, which would each do so."""
+    from PIL import BmpImagePlugin, GifImagePlugin, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
+
+    import napari_bloodcells.core.bundle
+    import napari_bloodcells.core.localize.learned
+    import napari_bloodcells.core.models.stainnet
+    import napari_bloodcells.core.voc  # noqa: F401
 
 
 class _Stoppable(Silent):
