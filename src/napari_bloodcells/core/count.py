@@ -12,7 +12,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,12 +26,13 @@ from napari_bloodcells.core.counting.copies import Copies
 from napari_bloodcells.core.counting.jobs import JobList, Sources, collect_jobs, given, unnamed
 from napari_bloodcells.core.counting.options import CountOptions
 from napari_bloodcells.core.counting.output import check_output, read_finished, write_tables
-from napari_bloodcells.core.counting.pipeline import FieldCounter
+from napari_bloodcells.core.counting.pipeline import FieldCounter, halves
 from napari_bloodcells.core.counting.result import CountResult
 from napari_bloodcells.core.counting.runlock import Renewing, RunLock
 from napari_bloodcells.core.counting.server import FEW, start_server
 from napari_bloodcells.core.counting.setup import CounterSetup, StageTimes, check_setup
 from napari_bloodcells.core.counting.shards import ShardPlan, ShardStore, digest_of, shard_size
+from napari_bloodcells.core.counting.shelf import Shelf
 from napari_bloodcells.core.counting.workers import Done, Work, run_inline, run_processes
 from napari_bloodcells.core.devices import cpu_count, surely_cpu
 from napari_bloodcells.core.errors import BloodcellsError, UsageError
@@ -231,7 +232,7 @@ class _Run:
         shown |= {f"model's {name}": getattr(self.info, name) for name in _LIMITS}
         return {"model": self.info.sha256, "version": __version__, "list of images": digest_of(files), **shown}
 
-    def _count(self, plan: ShardPlan, shards: Iterable[int], store: ShardStore | None = None) -> Iterator[Done]:
+    def _count(self, plan: ShardPlan, shards: Sequence[int], store: ShardStore | None = None) -> Iterator[Done]:
         work: Iterator[Work] = ((shard, self.listed.jobs[plan.images_of(shard)]) for shard in shards)
         if store is not None:
             work = ((shard, store.keeping(jobs)) for shard, jobs in work)
@@ -242,8 +243,13 @@ class _Run:
         if self.workers > 1:
             devices = self.options.devices or ("cpu",) * self.workers
             setups = [replace(self.setup, device=name) for name in devices]
-            return _import_meanwhile(run_processes(setups, work, self.progress, self.served), self.served)
+            shelf = self._shelf(plan, shards) if self.served else None
+            return _import_meanwhile(run_processes(setups, work, self.progress, shelf), self.served)
         return run_inline(FieldCounter(self.setup, self.model), work, self.progress)
+
+    def _shelf(self, plan: ShardPlan, shards: Sequence[int]) -> Shelf:
+        jobs = (job for shard in shards for job in self.listed.jobs[plan.images_of(shard)])
+        return Shelf(jobs, self.setup.max_pixels, halves(self.setup, self.info))
 
     def _tell(self, records: list[FieldRecord], times: StageTimes) -> None:
         self.times.add(times)
