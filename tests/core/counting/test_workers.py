@@ -57,10 +57,11 @@ def test_a_worker_that_was_not_started_says_so(monkeypatch: pytest.MonkeyPatch) 
         workers._count_shard(0, [])
 
 
-def test_work_that_meets_a_dead_pool_is_not_lost() -> None:
+@pytest.mark.parametrize("death", [BrokenProcessPool, EOFError, ConnectionRefusedError])
+def test_work_that_meets_a_dead_pool_or_server_is_not_lost(death: type[Exception]) -> None:
     class Dead(ProcessPoolExecutor):
         def submit(self, *_: Any, **__: Any) -> Any:
-            raise BrokenProcessPool
+            raise death
 
     lost: list[Any] = []
     with pytest.raises(BrokenProcessPool):
