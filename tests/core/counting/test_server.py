@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
@@ -69,6 +70,7 @@ def test_it_starts_undisturbed_by_ctrl_c_and_by_the_folder_of_the_user(monkeypat
 
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     monkeypatch.setattr(multiprocessing.forkserver, "ensure_running", look)
+    monkeypatch.setattr(multiprocessing.resource_tracker, "ensure_running", lambda: None)
     for before in (None, "yes"):
         if before is not None:
             monkeypatch.setenv("PYTHONSAFEPATH", before)

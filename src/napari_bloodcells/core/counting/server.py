@@ -60,29 +60,38 @@ def start_server() -> bool:
     """
     if sys.platform != "linux" or "torch" in sys.modules:
         return False
-    from multiprocessing.forkserver import ensure_running
+    from multiprocessing import forkserver, resource_tracker
 
     multiprocessing.get_context("forkserver").set_forkserver_preload([_PRELOAD])
     try:
-        with _undisturbed():
-            ensure_running()
+        with _safe_path():
+            resource_tracker.ensure_running()  # first, as it lets Ctrl-C through again
+            with _no_interrupt():
+                forkserver.ensure_running()
     except OSError:  # no room for its socket, or for a process
         return False
     return True
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """What is started in this block never sees Ctrl-C, which goes to the whole group, nor imports from the folder in
-    which the user happens to be, as ``python -c`` would."""
+def _safe_path() -> Iterator[None]:
+    """What is started in this block imports nothing from the folder in which the user is, as ``python -c`` would."""
     name = "PYTHONSAFEPATH"
-    safe = os.environ.get(name)
+    former = os.environ.get(name)
     os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if former is not None:
+            os.environ[name] = former
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """What is started in this block never sees Ctrl-C, which goes to the whole group; this process sees it after."""
     former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
-        os.environ.pop(name)
-        if safe is not None:
-            os.environ[name] = safe
