@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import signal
 
 
@@ -12,7 +13,11 @@ def _end_with_the_program() -> None:
     """Have the kernel end this process when the one that started it ends, also when that is killed."""
     import ctypes
 
+    from napari_bloodcells.core.counting.server import PARENT
+
     ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG; forked processes do not inherit it
+    if os.environ.pop(PARENT, "") != str(os.getppid()):  # it has ended already
+        os._exit(1)
 
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)

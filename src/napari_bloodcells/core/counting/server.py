@@ -21,6 +21,8 @@ from napari_bloodcells.core.find import IMAGE_SUFFIXES
 
 FEW = 32
 """So few images are counted in the process that was started: starting others would take longer."""
+PARENT = "BLOODCELLS_PARENT"
+"""The variable that tells the server which process started it."""
 _PRELOAD = "napari_bloodcells.core.counting.preload"
 
 
@@ -64,7 +66,7 @@ def start_server() -> bool:
 
     multiprocessing.get_context("forkserver").set_forkserver_preload([_PRELOAD])
     try:
-        with _safe_path():
+        with _environment():
             resource_tracker.ensure_running()  # first, as it lets Ctrl-C through again
             with _no_interrupt():
                 forkserver.ensure_running()
@@ -74,17 +76,20 @@ def start_server() -> bool:
 
 
 @contextmanager
-def _safe_path() -> Iterator[None]:
-    """What is started in this block imports nothing from the folder in which the user is, as ``python -c`` would."""
-    name = "PYTHONSAFEPATH"
-    former = os.environ.get(name)
-    os.environ[name] = "1"
+def _environment() -> Iterator[None]:
+    """What is started in this block imports nothing from the folder in which the user is, as ``python -c`` would, knows
+    this process, and does not warn of semaphores that it removes where this process was killed."""
+    warnings = [os.environ.get("PYTHONWARNINGS", ""), "ignore:resource_tracker"]
+    told = {"PYTHONSAFEPATH": "1", "PYTHONWARNINGS": ",".join(filter(None, warnings)), PARENT: str(os.getpid())}
+    former = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
     try:
         yield
     finally:
-        del os.environ[name]
-        if former is not None:
-            os.environ[name] = former
+        for name, value in former.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextmanager
