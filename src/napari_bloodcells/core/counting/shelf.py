@@ -94,9 +94,11 @@ class Shelf:
             self._used += pixels.nbytes
 
     def _read(self, job: FieldJob) -> Picture | None:
-        if not isinstance(job.source, str) or is_address(job.source) or is_slide(job.source):
+        if not isinstance(job.source, str) or is_address(job.source):
             return None
         with suppress(Exception):  # the worker will meet it too, and tell
+            if is_slide(job.source):
+                return None
             return Picture.of_file(job.source, min(self._max_pixels, LARGEST), self._halve, job.maybe_copy)
         return None
 
