@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
 import shutil
 import signal
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -19,6 +22,7 @@ from napari_bloodcells.cli.app import run as call
 
 COMMAND = [sys.executable, "-c", "from napari_bloodcells.cli import main; main()", "count"]
 CSVS = ("cells.csv", "images.csv", "differential.csv")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only on Linux do workers come from a server")
 
 
 def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
@@ -95,6 +99,81 @@ def test_worker_processes_give_the_same_bytes(
     assert contents(tmp_path) == contents(reference)
 
 
+def server_of(run: subprocess.Popen[Any]) -> psutil.Process:
+    """The process that imports torch for the workers of a run, as soon as it is there."""
+    while run.poll() is None:
+        for child in psutil.Process(run.pid).children():
+            with contextlib.suppress(psutil.Error):
+                if "forkserver" in " ".join(child.cmdline()):
+                    return child
+        time.sleep(0.002)
+    raise AssertionError("the run has ended without a server")
+
+
+@linux
+@pytest.mark.parametrize("boxes", ["xml", "find"])
+def test_the_command_itself_never_imports_torch_where_workers_count(
+    many: Path, tiny_model: Path, tmp_path: Path, boxes: str
+) -> None:
+    say = "import sys; from napari_bloodcells.cli.app import run; code = run(sys.argv[1:], guarded_main={})\n"
+    say += "print('torch' in sys.modules); sys.exit(code)"
+    for guarded in (False, True):
+        arguments = [many, "-o", tmp_path / str(guarded), "--model", tiny_model, "--boxes", boxes, "--workers", 2]
+        command = [sys.executable, "-c", say.format(guarded), "count", *map(str, arguments), "--device", "cpu"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == str(not guarded)
+    assert contents(tmp_path / "True") == contents(tmp_path / "False")
+
+
+@linux
+@pytest.mark.parametrize("victim", ["worker", "server"])
+def test_what_a_killed_worker_or_server_takes_with_it_is_counted_again(
+    many: Path, tiny_model: Path, reference: Path, tmp_path: Path, victim: str
+) -> None:
+    arguments = [many, "-o", tmp_path, "--model", tiny_model, "--boxes", "xml", "--workers", 2, "--batch-size", 1]
+    started = subprocess.Popen([*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+    server = server_of(started)
+    while victim == "worker" and not list((tmp_path / ".partial").glob("*.jsonl")):
+        time.sleep(0.005)
+    (server.children()[0] if victim == "worker" else server).kill()
+    _, errors = started.communicate(timeout=120)
+    assert started.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert contents(tmp_path) == contents(reference)
+
+
+@linux
+@pytest.mark.parametrize("wait", [0, 0.02, 0.1, 0.5])
+def test_ctrl_c_while_the_server_starts_is_answered_without_a_traceback(
+    many: Path, tiny_model: Path, tmp_path: Path, wait: float
+) -> None:
+    arguments = [many, "-o", tmp_path, "--model", tiny_model, "--boxes", "xml", "--workers", 2]
+    command = [*COMMAND, *map(str, arguments)]
+    started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    server = server_of(started)
+    time.sleep(wait)
+    os.killpg(started.pid, signal.SIGINT)  # as a terminal does
+    _, errors = started.communicate(timeout=60)
+    assert started.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert not psutil.wait_procs([server], timeout=10)[1]
+
+
+@linux
+def test_files_where_the_user_is_are_no_modules(many: Path, tiny_model: Path, tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("bloodcells-batch")
+    if not script.is_file():
+        pytest.skip("the package is not installed in this environment")
+    for name in ("torch", "numpy", "signal", "napari_bloodcells"):
+        (tmp_path / f"{name}.py").write_text("open('imported', 'w')\nraise SystemExit('imported')\n")
+    arguments = [many, "-o", tmp_path / "out", "--model", tiny_model, "--boxes", "xml", "--workers", 2]
+    command = [script, "count", *map(str, arguments)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "imported").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_a_run_killed_at_any_moment_is_resumed_to_the_same_bytes(
@@ -138,10 +217,13 @@ def test_a_polite_stop_keeps_what_is_finished_and_says_how_to_go_on(
     assert contents(tmp_path) == contents(reference)
 
 
-def test_workers_end_when_the_run_is_killed(many: Path, tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["starting", "counting"])
+def test_workers_end_when_the_run_is_killed(many: Path, tiny_model: Path, tmp_path: Path, moment: str) -> None:
     arguments = [many, "-o", tmp_path, "--model", tiny_model, "--boxes", "xml", "--workers", 2, "--batch-size", 1]
     started = subprocess.Popen([*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE)
-    while started.poll() is None and not list((tmp_path / ".partial").glob("*.jsonl")):
+    if moment == "starting":
+        server_of(started)
+    while moment == "counting" and started.poll() is None and not list((tmp_path / ".partial").glob("*.jsonl")):
         time.sleep(0.005)
     workers = psutil.Process(started.pid).children(recursive=True)
     started.kill()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from napari_bloodcells.core.devices import describe_device, fast_bf16, fast_int8, pick_device
+from napari_bloodcells.core.devices import describe_device, fast_bf16, fast_int8, pick_device, surely_cpu
 from napari_bloodcells.core.errors import UsageError
 
 
@@ -49,6 +51,17 @@ def test_what_is_not_there_is_refused_in_words(
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(UsageError, match=words):
         pick_device(name)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows its devices as files")
+@pytest.mark.parametrize("file", ["nvidia0", "nvhost-gpu", "nvmap", "dxg", "kfd"])
+def test_without_torch_it_is_told_that_there_is_no_gpu(tmp_path: Path, file: str) -> None:
+    (tmp_path / "null").touch()
+    assert surely_cpu("auto", tmp_path)
+    (tmp_path / file).touch()
+    assert not surely_cpu("auto", tmp_path)
+    assert surely_cpu("cpu", tmp_path)
+    assert not surely_cpu("cuda", tmp_path)
 
 
 def test_a_torch_with_cuda_but_no_gpu_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,8 +104,10 @@ def options(
     """
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
+def run(arguments: Sequence[str] | None = None, *, guarded_main: bool = False) -> int:
     """Run the command line (``sys.argv`` unless given) and return its exit code.
+
+    ``guarded_main`` (see ``CountOptions``) is for the command itself, whose main module calls this once only.
 
     0 all done, 3 some images failed, 2 wrong usage, 1 nothing could be done, 130 stopped by the user.
     """
@@ -113,7 +115,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
     warnings.formatwarning = _warning_line
     try:
-        app(args=None if arguments is None else list(arguments), prog_name=PROGRAM)
+        app(args=None if arguments is None else list(arguments), prog_name=PROGRAM, obj=guarded_main)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else EXIT_OK if end.code is None else EXIT_NOTHING
     except Cancelled as stop:

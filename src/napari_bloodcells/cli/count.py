@@ -19,6 +19,7 @@ _SHOWN_FAILURES = 10
 
 
 def count(
+    context: typer.Context,
     inputs: Annotated[
         list[str],
         typer.Argument(
@@ -111,6 +112,10 @@ def count(
     Exit code: 0 all images counted, 3 some failed (named in images.csv), 2 wrong usage, 1 nothing could be done,
     130 stopped (Ctrl-C): go on with --resume.
     """
+    if context.obj and not cluster and not devices:
+        from napari_bloodcells.core.counting.server import start_server_for
+
+        start_server_for(inputs, device, workers)
     from napari_bloodcells.cli.progress import TerminalProgress
     from napari_bloodcells.cli.reporting import report_options
     from napari_bloodcells.core.count import count as count_images
@@ -138,6 +143,7 @@ def count(
         max_pixels=max_pixels,
         cells_wanted=cells_wanted,
         anonymous=anonymous,
+        guarded_main=bool(context.obj),
     )
     with TerminalProgress({"counting": "Counting", "slide": "Slide", "overlay": "Drawing"}) as progress:
         try:

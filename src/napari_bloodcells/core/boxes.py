@@ -84,7 +84,7 @@ def iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def touches_border(xyxy: NDArray[np.float32], height: int, width: int, margin: float = 1.5) -> NDArray[np.bool_]:
     """Which boxes (N, 4) reach within ``margin`` pixels of the border of a ``height`` x ``width`` image: (N,) bool."""
-    low = (xyxy[:, :2] <= margin).any(1)
+    low = (xyxy[:, 0] <= margin) | (xyxy[:, 1] <= margin)
     high = (xyxy[:, 2] >= width - margin) | (xyxy[:, 3] >= height - margin)
     result: NDArray[np.bool_] = low | high
     return result

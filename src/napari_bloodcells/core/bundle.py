@@ -9,38 +9,54 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as dump_safetensors
 from torch import Tensor
 
+from napari_bloodcells.core.bundleinfo import (
+    MAX_METADATA,
+    MAX_WEIGHTS,
+    METADATA,
+    MODEL_NAME,
+    WEIGHTS,
+    find_bundle,
+    installed_models,
+    parse_info,
+    read_info,
+    read_metadata,
+)
 from napari_bloodcells.core.errors import BundleError, OutputError, UsageError
 from napari_bloodcells.core.featurespace import FeatureSpace
 from napari_bloodcells.core.files import display_name, make_folder, read_regular, write_atomic
-from napari_bloodcells.core.installed import BUILT_BY, model_homes, not_built
 from napari_bloodcells.core.model import Model, Prediction
-from napari_bloodcells.core.models import architecture, architecture_names
+from napari_bloodcells.core.models import architecture
 from napari_bloodcells.core.schema import BundleInfo
 
 if TYPE_CHECKING:
     from napari_bloodcells.core.models.classifier import Classifier
 
-__all__ = ["BundleInfo", "Model", "Prediction", "installed_models", "load_model", "read_info", "save_bundle"]
+__all__ = [
+    "MAX_METADATA",
+    "METADATA",
+    "MODEL_NAME",
+    "WEIGHTS",
+    "BundleInfo",
+    "Model",
+    "Prediction",
+    "find_bundle",
+    "installed_models",
+    "load_model",
+    "read_info",
+    "save_bundle",
+]
 
-WEIGHTS, METADATA = "model.safetensors", "model.json"
-DEFAULT = "wbc5"
-MAX_WEIGHTS = 2 * 2**30
-MAX_METADATA = 4 * 2**20
-MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HEADER_KEY = "bloodcells"
 _SPACE = {"distance.whiten", "distance.means"}
-_PICKLES = {".pth", ".pt", ".ckpt", ".bin", ".joblib", ".pkl", ".pickle", ".h5", ".hdf5", ".keras", ".npy", ".npz"}
 
 
 def load_model(name_or_path: str | Path = "default", device: str = "auto") -> Model:
@@ -76,25 +92,8 @@ def load_model(name_or_path: str | Path = "default", device: str = "auto") -> Mo
 def read_bundle(name_or_path: str | Path) -> tuple[BundleInfo, Classifier, FeatureSpace | None]:
     """The parts of a bundle, checked, on the CPU and in float32; see ``load_model``."""
     path = find_bundle(name_or_path)
-    info, tensors = _read(path)
+    info, tensors = read_whole(path)
     return info, *_assemble(info, tensors, display_name(path))
-
-
-def read_info(name_or_path: str | Path) -> BundleInfo:
-    """The metadata of a bundle, checked against the schema; its weights are not read from a folder."""
-    path = find_bundle(name_or_path)
-    if path.is_dir():
-        return _parse_info(_read_metadata(path), display_name(path))
-    return _read(path)[0]
-
-
-def installed_models() -> tuple[BundleInfo, ...]:
-    """What is known of the models that came with the package or were put in its cache, in the order of their names."""
-    found: dict[str, Path] = {}
-    for home in model_homes():
-        for metadata in sorted(home.glob(f"*/{METADATA}")):
-            found.setdefault(metadata.parent.name, metadata.parent)
-    return tuple(read_info(found[name]) for name in sorted(found))
 
 
 def save_bundle(
@@ -168,51 +167,8 @@ def hash_tensors(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def find_bundle(name_or_path: str | Path) -> Path:
-    """The folder or file that ``name_or_path`` means; see ``load_model``."""
-    name = DEFAULT if str(name_or_path) == "default" else str(name_or_path)
-    if MODEL_NAME.fullmatch(name) and isinstance(name_or_path, str):
-        for home in model_homes():
-            if (home / name / METADATA).is_file():
-                return home / name
-    path = Path(name_or_path)
-    _refuse_pickle(path)
-    if path.is_dir():
-        if not (path / METADATA).exists() and not (path / WEIGHTS).exists():
-            for inside in sorted(path.iterdir()):
-                _refuse_pickle(inside)
-            raise BundleError(f"{display_name(path)}: no model bundle: it holds no {METADATA} and {WEIGHTS}.")
-        return path
-    if not path.exists():
-        known = ", ".join(info.name for info in installed_models()) or "none"
-        if name in BUILT_BY:
-            raise BundleError(f"{name}: {not_built(name)}")
-        raise BundleError(f"{name_or_path}: no such model; installed: {known}; or name a bundle's folder or file.")
-    if path.suffix != ".safetensors":
-        if path.name == METADATA:
-            return path.parent
-        raise BundleError(f"{display_name(path)}: no model bundle; name its folder or its .safetensors file.")
-    return path.parent if path.name == WEIGHTS and (path.parent / METADATA).exists() else path
-
-
-def _refuse_pickle(path: Path) -> None:
-    if path.suffix.casefold() not in _PICKLES:
-        return
-    if path.suffix.casefold() in {".h5", ".hdf5", ".keras", ".npy", ".npz"}:
-        how = "open it where it was made and save its arrays with safetensors.numpy.save_file"
-    else:
-        how = "load it with torch.load(..., weights_only=True) and save it with safetensors.torch.save_file"
-    raise BundleError(
-        f"{display_name(path)}: refused: such a file can run any program when it is opened; only safetensors and "
-        f"JSON are read. To convert it, {how}, and write its model.json beside it (docs/models)."
-    )
-
-
-def _read_metadata(folder: Path) -> bytes:
-    return read_regular(folder / METADATA, MAX_METADATA, BundleError)
-
-
-def _read(path: Path) -> tuple[BundleInfo, dict[str, Tensor]]:
+def read_whole(path: Path) -> tuple[BundleInfo, dict[str, Tensor]]:
+    """Metadata and tensors of a bundle that ``find_bundle`` found, checked."""
     name = display_name(path)
     data = read_regular(path / WEIGHTS if path.is_dir() else path, MAX_WEIGHTS, BundleError)
     if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05") or data[:4] == b"\x89HDF":
@@ -223,7 +179,7 @@ def _read(path: Path) -> tuple[BundleInfo, dict[str, Tensor]]:
         tensors = parse_safetensors(data)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
         raise BundleError(f"{name}: its weights are no whole safetensors file ({error}).") from None
-    info = _parse_info(_read_metadata(path) if path.is_dir() else _header_metadata(data, name), name)
+    info = parse_info(read_metadata(path) if path.is_dir() else _header_metadata(data, name), name)
     _check_tensors(info, tensors, name)
     return info, tensors
 
@@ -239,19 +195,6 @@ def _header_metadata(data: bytes, name: str) -> bytes:
     if len(encoded) > MAX_METADATA:
         raise BundleError(f"{name}: its metadata are larger than {MAX_METADATA / 2**20:.0f} MB.")
     return encoded
-
-
-def _parse_info(text: bytes, name: str) -> BundleInfo:
-    try:
-        info = BundleInfo.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part)[:40] for part in first["loc"][:6]) or METADATA
-        raise BundleError(f"{name}: its metadata cannot be used: {where}: {first['msg']}.") from None
-    if info.arch not in architecture_names():
-        known = ", ".join(architecture_names())
-        raise BundleError(f"{name}: its architecture {info.arch!r} is not known here; known: {known}.")
-    return info
 
 
 def _check_tensors(info: BundleInfo, tensors: dict[str, Tensor], name: str) -> None:

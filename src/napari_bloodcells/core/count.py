@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,12 +26,15 @@ from napari_bloodcells.core.counting.copies import Copies
 from napari_bloodcells.core.counting.jobs import JobList, Sources, collect_jobs, given, unnamed
 from napari_bloodcells.core.counting.options import CountOptions
 from napari_bloodcells.core.counting.output import check_output, read_finished, write_tables
-from napari_bloodcells.core.counting.pipeline import FieldCounter
+from napari_bloodcells.core.counting.pipeline import FieldCounter, halves
 from napari_bloodcells.core.counting.result import CountResult
 from napari_bloodcells.core.counting.runlock import Renewing, RunLock
+from napari_bloodcells.core.counting.server import FEW, start_server
 from napari_bloodcells.core.counting.setup import CounterSetup, StageTimes, check_setup
 from napari_bloodcells.core.counting.shards import ShardPlan, ShardStore, digest_of, shard_size
-from napari_bloodcells.core.counting.workers import Done, Work, cpu_count, run_inline, run_processes
+from napari_bloodcells.core.counting.shelf import Shelf
+from napari_bloodcells.core.counting.workers import Done, Work, run_inline, run_processes
+from napari_bloodcells.core.devices import cpu_count, surely_cpu
 from napari_bloodcells.core.errors import BloodcellsError, UsageError
 from napari_bloodcells.core.files import display_name
 from napari_bloodcells.core.progress import Progress, Silent
@@ -41,8 +45,6 @@ if TYPE_CHECKING:
     from napari_bloodcells.core.bundle import BundleInfo, Model
 
 TASK = "counting"
-FEW = 32
-"""So few images are counted in this process: starting others would take longer."""
 _LIMITS = ("temperature", "min_confidence", "max_distance")
 """What ``model.json`` says beside the weights and changes a result (``calibrate`` and people write it)."""
 
@@ -158,8 +160,9 @@ class _Run:
         self.started = datetime.now(UTC)
         self.clock = time.perf_counter()
         self.times = StageTimes()
-        self.info = model.info if model is not None else _read_info(setup.model)
         self.workers = self._workers()
+        self.served = self._serve()
+        self.info = model.info if model is not None else _read_info(setup.model)
 
     def in_memory(self) -> CountResult:
         """Count, keeping nothing on disk."""
@@ -205,6 +208,11 @@ class _Run:
             return 1
         return self.options.workers or cpu_count()
 
+    def _serve(self) -> bool:
+        """Start the server of worker processes where they may come from one; whether they do."""
+        elsewhere = self.options.cluster or self.options.devices
+        return self.workers > 1 and self.options.guarded_main and not elsewhere and start_server()
+
     def _plan(self, fingerprint: dict[str, Any]) -> ShardPlan:
         n = len(self.listed.jobs)
         size = self.options.batch_size or shard_size(n, max(self.workers, 1))
@@ -224,7 +232,7 @@ class _Run:
         shown |= {f"model's {name}": getattr(self.info, name) for name in _LIMITS}
         return {"model": self.info.sha256, "version": __version__, "list of images": digest_of(files), **shown}
 
-    def _count(self, plan: ShardPlan, shards: Iterable[int], store: ShardStore | None = None) -> Iterator[Done]:
+    def _count(self, plan: ShardPlan, shards: Sequence[int], store: ShardStore | None = None) -> Iterator[Done]:
         work: Iterator[Work] = ((shard, self.listed.jobs[plan.images_of(shard)]) for shard in shards)
         if store is not None:
             work = ((shard, store.keeping(jobs)) for shard, jobs in work)
@@ -234,9 +242,14 @@ class _Run:
             return run_cluster(self.options.cluster, self.setup, work, self.progress)
         if self.workers > 1:
             devices = self.options.devices or ("cpu",) * self.workers
-            done = run_processes([replace(self.setup, device=name) for name in devices], work, self.progress)
-            return _import_meanwhile(done)
+            setups = [replace(self.setup, device=name) for name in devices]
+            shelf = self._shelf(plan, shards) if self.served else None
+            return _import_meanwhile(run_processes(setups, work, self.progress, shelf), self.served)
         return run_inline(FieldCounter(self.setup, self.model), work, self.progress)
+
+    def _shelf(self, plan: ShardPlan, shards: Sequence[int]) -> Shelf:
+        jobs = (job for shard in shards for job in self.listed.jobs[plan.images_of(shard)])
+        return Shelf(jobs, self.setup.max_pixels, halves(self.setup, self.info))
 
     def _tell(self, records: list[FieldRecord], times: StageTimes) -> None:
         self.times.add(times)
@@ -269,6 +282,7 @@ class _Run:
 
         seconds = time.perf_counter() - self.clock
         options = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self.options).items()}
+        del options["guarded_main"]
         if self.options.anonymous:
             options = {name: value for name, value in options.items() if name not in ("output", "cluster")}
         return {
@@ -299,33 +313,41 @@ def _noting_slides(records: Iterable[FieldRecord], slides: dict[str, Any]) -> It
         yield record
 
 
-def _import_meanwhile(done: Iterator[Done]) -> Iterator[Done]:
-    """Import what the tables need while the workers compute, not after them."""
+def _import_meanwhile(done: Iterator[Done], early: bool) -> Iterator[Done]:
+    """Import what the tables need while the workers compute, not after them; ``early`` while their server starts."""
+    if early:
+        _import_for_tables()
     for first in done:
-        import pandas  # noqa: F401
-        import scipy.special  # noqa: F401
-
+        _import_for_tables()
         yield first
         yield from done
+
+
+def _import_for_tables() -> None:
+    import pandas  # noqa: F401
+    import scipy.special  # noqa: F401
+
+    import napari_bloodcells.core.differential  # noqa: F401
 
 
 def _on_device(setup: CounterSetup, options: CountOptions) -> CounterSetup:
     from napari_bloodcells.core.devices import pick_device
 
-    device = str(pick_device(setup.device))
+    told = "torch" not in sys.modules and surely_cpu(setup.device)
+    device = "cpu" if told else str(pick_device(setup.device))
     readers = 0 if device == "cpu" else min(16, cpu_count())
     return replace(setup, device=device, readers=readers)
 
 
 def _read_info(model: str) -> BundleInfo:
-    from napari_bloodcells.core.bundle import read_info
+    from napari_bloodcells.core.bundleinfo import read_info
 
     return read_info(model)
 
 
 def _localizer_hash(setup: CounterSetup) -> str:
     """SHA-256 of the metadata of a learned localizer (they name the weights and the thresholds), empty without one."""
-    from napari_bloodcells.core.localize.store import METADATA, home
+    from napari_bloodcells.core.localize.home import METADATA, home
 
     if setup.boxes in ("classical", "whole"):
         return ""

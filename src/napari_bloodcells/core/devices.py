@@ -7,6 +7,9 @@ numbers (``localize/eightbit.py``).
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_bloodcells.core.errors import UsageError
@@ -15,6 +18,26 @@ if TYPE_CHECKING:
     import torch
 
 CHOICES = ("auto", "cpu", "cuda", "mps")
+_GPU_FILES = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")
+"""What a GPU that torch may use shows in Linux's ``/dev``: NVIDIA's, its small boards', Windows's below, AMD's."""
+
+
+def cpu_count() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def surely_cpu(name: str = "auto", devices: Path = Path("/dev")) -> bool:
+    """Whether ``pick_device(name)`` is the CPU, as far as can be told without importing torch; False where it cannot.
+
+    >>> surely_cpu("cpu"), surely_cpu("cuda")
+    (True, False)
+    """
+    if name != "auto" or sys.platform != "linux":
+        return name == "cpu"
+    return not any(any(devices.glob(pattern)) for pattern in _GPU_FILES)
 
 
 def pick_device(name: str = "auto") -> torch.device:

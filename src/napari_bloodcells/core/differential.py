@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -216,6 +217,7 @@ def _apart(tally: Counter[str], kinds: dict[str, str], total: int) -> tuple[Apar
     return tuple(parts)
 
 
+@lru_cache(maxsize=2**16)
 def sample_of(image: str) -> str:
     """The sample an image belongs to: the folder it stands in, relative to the folder that was counted.
 
@@ -225,7 +227,7 @@ def sample_of(image: str) -> str:
     >>> sample_of("patient 7/field_001.jpg"), sample_of("field_001.jpg"), sample_of("all/a.jpg")
     ('patient 7', '.', 'all/')
     """
-    parent = str(PurePosixPath(image).parent)
+    parent = str(PurePosixPath(image).parent)  # slow enough to be kept: every table asks for each image
     return f"{parent}/" if parent == WHOLE_FOLDER else parent
 
 

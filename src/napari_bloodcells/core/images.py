@@ -13,7 +13,7 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,11 @@ __all__ = [
 DEFAULT_MAX_PIXELS = 150_000_000
 _HEADER = 16
 _REDUCTIONS = (1, 2, 4, 8)
+_Reduction: TypeAlias = tuple[int, int | None]
+"""``reduce`` and ``halve_from``."""
 _EXIF_ORIENTATION = 274
+_LYING = (5, 6, 7, 8)
+"""Orientations whose rows are columns of the upright picture."""
 _SMALLEST_DRAFT = 64  # of a few JPEG blocks a scaled decoding is not the mean of pixels
 
 
@@ -54,10 +58,17 @@ class Photograph:
         RGB, upright, contiguous.
     problems : tuple of str
         What was worked around, one line each, naming the file.
+    height, width : int
+        Of the whole picture, upright, in pixels.
+    reduce : int
+        ``pixels`` are at this fraction of the size.
     """
 
     pixels: NDArray[np.uint8]
-    problems: tuple[str, ...] = ()
+    problems: tuple[str, ...]
+    height: int
+    width: int
+    reduce: int = 1
 
 
 def read_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS, reduce: int = 1) -> NDArray[np.uint8]:
@@ -96,15 +107,23 @@ def read_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS, reduce
     return photograph.pixels
 
 
-def read_photograph(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS, reduce: int = 1) -> Photograph:
-    """As ``read_image``, but what was worked around is returned, not warned of: for threads, which share warnings."""
+def read_photograph(
+    path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS, reduce: int = 1, halve_from: int | None = None
+) -> Photograph:
+    """As ``read_image``, but what was worked around is returned, not warned of: for threads, which share warnings.
+
+    With ``halve_from`` a picture whose long side is so many pixels or more is read at half the size (instead of
+    ``reduce``), any other as a whole.
+    """
+    if reduce not in _REDUCTIONS:
+        raise ValueError(f"reduce must be 1, 2, 4 or 8, not {reduce}")
     name = display_name(path)
     size = check_regular(path, ImageError)
     if size >= _HEADER and _is_tiff(_first_bytes(path, name)):
-        return _read_tiff(Path(path), name, max_pixels, reduce)
+        return _read_tiff(Path(path), name, max_pixels, (reduce, halve_from))
     # No picture of max_pixels needs more than 16 bytes a pixel; a longer file is not read into memory at all.
     data = read_regular(path, 16 * max_pixels + 2**26, ImageError)
-    return photograph_of_bytes(data, name, max_pixels=max_pixels, reduce=reduce)
+    return photograph_of_bytes(data, name, max_pixels=max_pixels, reduce=reduce, halve_from=halve_from)
 
 
 def read_image_bytes(
@@ -117,16 +136,23 @@ def read_image_bytes(
     return photograph.pixels
 
 
-def photograph_of_bytes(data: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS, reduce: int = 1) -> Photograph:
+def photograph_of_bytes(
+    data: bytes,
+    name: str,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    reduce: int = 1,
+    halve_from: int | None = None,
+) -> Photograph:
     """As ``read_photograph``, from the bytes of the file."""
     if reduce not in _REDUCTIONS:
         raise ValueError(f"reduce must be 1, 2, 4 or 8, not {reduce}")
     if _is_tiff(data[:_HEADER]):
-        return _read_tiff(io.BytesIO(data), name, max_pixels, reduce)
+        return _read_tiff(io.BytesIO(data), name, max_pixels, (reduce, halve_from))
     if not data:
         raise ImageError(f"{name}: is empty (0 bytes).")
     try:
-        return _decode(data, name, max_pixels, reduce)
+        return _decode(data, name, max_pixels, (reduce, halve_from))
     except ImageError:
         raise
     except Exception as problem:  # decoders raise whatever damaged data leads them into
@@ -147,19 +173,20 @@ def image_size(path: Path | str) -> tuple[int, int]:
                 raise ImageError(f"{name}: is empty (0 bytes).")
             picture = _open(file, header, name)
             width, height = picture.size
-            return (width, height) if picture.getexif().get(_EXIF_ORIENTATION, 1) >= 5 else (height, width)
+            return (width, height) if picture.getexif().get(_EXIF_ORIENTATION, 1) in _LYING else (height, width)
     except ImageError:
         raise
     except Exception as problem:  # decoders raise whatever damaged data leads them into
         raise ImageError(f"{name}: is damaged or cut off and cannot be read ({_short(problem)}).") from None
 
 
-def _decode(data: bytes, name: str, max_pixels: int, reduce: int) -> Photograph:
+def _decode(data: bytes, name: str, max_pixels: int, how: _Reduction) -> Photograph:
     from PIL import ImageOps
 
     picture = _open(io.BytesIO(data), data[:_HEADER], name)
     width, height = picture.size
     _check_size(width, height, name, max_pixels)
+    reduce = reduced = _reduction(how, max(width, height))
     problems: tuple[str, ...] = ()
     if getattr(picture, "n_frames", 1) > 1:
         problems = (f"{name}: holds {picture.n_frames} pictures; the first is read.",)
@@ -169,7 +196,8 @@ def _decode(data: bytes, name: str, max_pixels: int, reduce: int) -> Photograph:
 
         picture.load()  # Pillow finds the damage that makes libpng stop without a word, but keeps 8 bits only
         turned = _upright(png_decode(data), picture.getexif().get(_EXIF_ORIENTATION, 1))
-        return Photograph(_shrink(to_rgb8(turned, name), reduce), problems)
+        height, width = turned.shape[:2]
+        return Photograph(_shrink(to_rgb8(turned, name), reduce), problems, height, width, reduced)
     orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
     upright = orientation == 1 or not (width % reduce or height % reduce)
     if reduce > 1 and picture.format == "JPEG" and upright and min(width, height) >= _SMALLEST_DRAFT:
@@ -186,7 +214,9 @@ def _decode(data: bytes, name: str, max_pixels: int, reduce: int) -> Photograph:
         array = to_rgb8(np.asarray(picture), name)
     else:
         array = np.array(picture.convert("RGB"))
-    return Photograph(_shrink(array, reduce), problems)
+    if orientation in _LYING:
+        width, height = height, width
+    return Photograph(_shrink(array, reduce), problems, height, width, reduced)
 
 
 def _open(file: BinaryIO, data: bytes, name: str) -> Any:
@@ -213,18 +243,18 @@ def _open(file: BinaryIO, data: bytes, name: str) -> Any:
     raise ImageError(f"{name}: is no image that can be read (JPEG, PNG, BMP, WebP, GIF or TIFF).")
 
 
-def _read_tiff(file: Path | io.BytesIO, name: str, max_pixels: int, reduce: int) -> Photograph:
+def _read_tiff(file: Path | io.BytesIO, name: str, max_pixels: int, how: _Reduction) -> Photograph:
     from napari_bloodcells.core.tiff import decode_tiff
-
-    if reduce not in _REDUCTIONS:
-        raise ValueError(f"reduce must be 1, 2, 4 or 8, not {reduce}")
 
     def check_size(width: int, height: int) -> None:
         _check_size(width, height, name, max_pixels)
 
     try:
         array, orientation, bits, problems = decode_tiff(file, name, check_size)
-        return Photograph(_shrink(to_rgb8(_upright(array, orientation), name, bits=bits), reduce), problems)
+        whole = to_rgb8(_upright(array, orientation), name, bits=bits)
+        height, width = whole.shape[:2]
+        reduce = _reduction(how, max(height, width))
+        return Photograph(_shrink(whole, reduce), problems, height, width, reduce)
     except ImageError:
         raise
     except Exception as problem:  # tifffile and the codecs raise whatever damaged data leads them into
@@ -243,13 +273,19 @@ def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
 
 def _upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
     """``array`` turned as EXIF orientation 1 to 8 says (any other value: as it is)."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in _LYING:
         array = array.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         array = array[:, ::-1]
     if orientation in (3, 4, 7, 8):
         array = array[::-1]
     return array
+
+
+def _reduction(how: _Reduction, side: int) -> int:
+    """At which fraction of the size a picture of that long side is read."""
+    reduce, halve_from = how
+    return reduce if halve_from is None else 1 + (side >= halve_from)
 
 
 def _shrink(array: NDArray[np.uint8], reduce: int) -> NDArray[np.uint8]:

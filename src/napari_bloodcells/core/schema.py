@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from napari_bloodcells.core.crops import CropSpec
+from napari_bloodcells.core.cropspec import CropSpec
 
 if TYPE_CHECKING:
     import numpy as np

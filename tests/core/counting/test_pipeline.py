@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,9 +69,10 @@ def test_a_picture_too_coarse_at_half_size_is_read_as_a_whole(
 
     seen: list[int] = []
 
-    def spy(path: str, *, max_pixels: int, reduce: int = 1) -> Photograph:
-        seen.append(reduce)
-        return real(path, max_pixels=max_pixels, reduce=reduce)
+    def spy(path: str, **how: Any) -> Photograph:
+        read = real(path, **how)
+        seen.append(read.reduce)
+        return read
 
     real = picture.read_photograph
     monkeypatch.setattr(picture, "read_photograph", spy)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+from napari_bloodcells.core import devices
 from napari_bloodcells.core.count import count
 from napari_bloodcells.core.counting import cluster, workers
 from napari_bloodcells.core.counting.jobs import collect_jobs
@@ -30,9 +31,9 @@ from napari_bloodcells.core.progress import Silent
 def test_processors_are_counted_where_the_system_does_not_tell_whose(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
-    assert workers.cpu_count() == 7
+    assert devices.cpu_count() == 7
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert workers.cpu_count() == 1
+    assert devices.cpu_count() == 1
 
 
 @pytest.mark.parametrize(("n", "devices"), [(2, ("cuda:0", "cuda:1")), (0, ())])
@@ -56,10 +57,11 @@ def test_a_worker_that_was_not_started_says_so(monkeypatch: pytest.MonkeyPatch) 
         workers._count_shard(0, [])
 
 
-def test_work_that_meets_a_dead_pool_is_not_lost() -> None:
+@pytest.mark.parametrize("death", [BrokenProcessPool, EOFError, ConnectionRefusedError])
+def test_work_that_meets_a_dead_pool_or_server_is_not_lost(death: type[Exception]) -> None:
     class Dead(ProcessPoolExecutor):
         def submit(self, *_: Any, **__: Any) -> Any:
-            raise BrokenProcessPool
+            raise death
 
     lost: list[Any] = []
     with pytest.raises(BrokenProcessPool):
@@ -70,7 +72,7 @@ def test_work_that_meets_a_dead_pool_is_not_lost() -> None:
 def test_nothing_is_lost_when_pools_die_before_all_was_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
     deaths = iter([(2, 3), (0, 1), (0, 2)])  # shards finished, and under way when the pool dies
 
-    def run_pool(setups: Any, work: Any, progress: Any, lost: list[Any]) -> Any:
+    def run_pool(setups: Any, work: Any, progress: Any, lost: list[Any], shelf: Any) -> Any:
         finished, under_way = next(deaths, (99, 0))
         for item in islice(work, finished):
             yield item[0], [], None

@@ -41,6 +41,9 @@ class CountOptions:
         Count each whole slide until so many white cells are found; None counts its whole monolayer.
     anonymous : bool
         Numbers instead of file names in all results.
+    guarded_main : bool
+        The main module of this program does nothing when it is imported once more (``if __name__ == "__main__"``), so
+        worker processes may be started sooner (``server.py``); results do not depend on it.
     """
 
     output: Path | str | None = None
@@ -58,6 +61,7 @@ class CountOptions:
     max_pixels: int = DEFAULT_MAX_PIXELS
     cells_wanted: int | None = None
     anonymous: bool = False
+    guarded_main: bool = False
 
 
 def max_pixels_of(run: Mapping[str, Any]) -> int:

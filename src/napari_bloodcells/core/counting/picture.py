@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from napari_bloodcells.core.counting.copies import bytes_digest, file_digest
 from napari_bloodcells.core.images import (
     DEFAULT_MAX_PIXELS,
-    image_size,
     photograph_of_bytes,
     read_photograph,
     to_rgb8,
@@ -56,18 +55,12 @@ class Picture:
         if is_address(path):
             data = read_remote(path, 16 * max_pixels + 2**26)
             read = photograph_of_bytes(data, file_name(path), max_pixels=max_pixels)
-            height, width = read.pixels.shape[:2]
             same = bytes_digest(data) if digest else None
-            return Picture(read.pixels, height, width, remarks=read.problems, digest=same)
-        reduce = 1
-        if halve and path.casefold().endswith(_JPEG):
-            height, width = image_size(path)
-            reduce = 2 if max(height, width) >= HALVED_FROM else 1
-        read = read_photograph(path, max_pixels=max_pixels, reduce=reduce)
-        if reduce == 1:
-            height, width = read.pixels.shape[:2]
+            return Picture(read.pixels, read.height, read.width, remarks=read.problems, digest=same)
+        halved = HALVED_FROM if halve and path.casefold().endswith(_JPEG) else None
+        read = read_photograph(path, max_pixels=max_pixels, halve_from=halved)
         same = file_digest(path) if digest else None
-        return Picture(read.pixels, height, width, reduce, path, max_pixels, read.problems, same)
+        return Picture(read.pixels, read.height, read.width, read.reduce, path, max_pixels, read.problems, same)
 
     def whole(self) -> Picture:
         """The same at its full size."""

@@ -44,7 +44,8 @@ from napari_bloodcells.core.slides import is_slide
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from napari_bloodcells.core.bundle import Model
+    from napari_bloodcells.core.bundle import BundleInfo, Model
+    from napari_bloodcells.core.counting.shelf import LentShelf
     from napari_bloodcells.core.localize import Field, Localizer
 
 Read: TypeAlias = tuple[FieldJob, "Picture | BloodcellsError"]
@@ -80,7 +81,8 @@ class FieldCounter:
         self.verdict = Verdict(info.class_names, threshold, limit)
         self.times = StageTimes()
         self.progress: Progress = Silent()
-        self._halves = setup.boxes != "whole" and info.crop.scale == "um"
+        self.shelf: LentShelf | None = None
+        self._halves = halves(setup, info)
         self._localizer: Localizer | None = None
 
     @property
@@ -125,6 +127,8 @@ class FieldCounter:
         ]
 
     def _read(self, job: FieldJob) -> Picture | BloodcellsError:
+        if self.shelf is not None and (picture := self.shelf.take(job.image)) is not None:
+            return picture
         try:
             if isinstance(job.source, str):
                 return Picture.of_file(job.source, self.setup.max_pixels, self._halves, job.maybe_copy)
@@ -324,6 +328,11 @@ class FieldCounter:
             cell_record(box, p, float(far), self.verdict, source, label)
             for (box, source, label), p, far in zip(rows, probabilities, distances, strict=True)
         ]
+
+
+def halves(setup: CounterSetup, info: BundleInfo) -> bool:
+    """Whether large photographs are read at half size first: where crops have a scale, and cells are found."""
+    return setup.boxes != "whole" and info.crop.scale == "um"
 
 
 def _groups(read: Iterable[Read]) -> Iterator[list[Read]]:

@@ -2,8 +2,9 @@
 
 Each worker builds one ``FieldCounter`` and computes on one thread, which on a CPU is faster than one process with
 many threads (the images are small) and makes every sum the same on every machine.  Where that is safe (Linux, nothing
-else running in this process) workers are forked, so torch is imported once; elsewhere they are spawned.  A worker
-that is killed takes its pool with it: the pool is built anew and what was unfinished runs again.
+else running in this process) workers are forked, so torch is imported once: from a server that was started early
+(``server.py``), or from this process; elsewhere they are spawned.  A worker that is killed takes its pool with it: the
+pool is built anew, without the server, and what was unfinished runs again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from typing import Any, TypeAlias
@@ -25,6 +26,7 @@ from napari_bloodcells.core.counting.cells import FieldRecord
 from napari_bloodcells.core.counting.jobs import FieldJob
 from napari_bloodcells.core.counting.pipeline import FieldCounter
 from napari_bloodcells.core.counting.setup import CounterSetup, StageTimes
+from napari_bloodcells.core.counting.shelf import LentShelf, Shelf
 from napari_bloodcells.core.errors import BloodcellsError
 from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 
@@ -35,15 +37,9 @@ MAX_DEATHS = 5
 """So many times the workers may die before the run gives up."""
 _POLL_S = 0.2
 _setup: CounterSetup | None = None
+_shelf: LentShelf | None = None
 _counter: FieldCounter | None = None
 _progress: Progress = Silent()
-
-
-def cpu_count() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def all_devices(text: str) -> tuple[str, ...]:
@@ -68,8 +64,12 @@ def run_inline(counter: FieldCounter, work: Iterable[Work], progress: Progress) 
         yield shard, counter.count(jobs), counter.times
 
 
-def run_processes(setups: Sequence[CounterSetup], work: Iterable[Work], progress: Progress) -> Iterator[Done]:
+def run_processes(
+    setups: Sequence[CounterSetup], work: Iterable[Work], progress: Progress, shelf: Shelf | None = None
+) -> Iterator[Done]:
     """Count in one process per setup; shards come back as they are finished.
+
+    With a ``shelf`` the processes come from the server, which was started; it is filled until they do.
 
     Raises
     ------
@@ -79,9 +79,9 @@ def run_processes(setups: Sequence[CounterSetup], work: Iterable[Work], progress
         ``progress`` asked to stop; shards that were under way are finished and lost.
     """
     todo = iter(work)
-    for _ in range(MAX_DEATHS):
+    for attempt in range(MAX_DEATHS):
         lost: list[Work] = []
-        yield from _run_pool(setups, todo, progress, lost)
+        yield from _run_pool(setups, todo, progress, lost, shelf if attempt == 0 else None)
         if not lost:
             return
         todo = _chain(lost, todo)  # the former one is kept: work that it still holds would be closed with it
@@ -96,16 +96,24 @@ def _chain(first: Sequence[Work], rest: Iterator[Work]) -> Iterator[Work]:
 
 
 def _run_pool(
-    setups: Sequence[CounterSetup], work: Iterator[Work], progress: Progress, lost: list[Work]
+    setups: Sequence[CounterSetup], work: Iterator[Work], progress: Progress, lost: list[Work], shelf: Shelf | None
 ) -> Iterator[Done]:
     """Run one pool until the work is done or the pool dies; what it took with it is put into ``lost``."""
-    context = multiprocessing.get_context(_start_method(setups))
+    method = _start_method(setups) if shelf is None else "forkserver"
+    if method == "fork":
+        import_needed()
+    context = multiprocessing.get_context(method)
     queue, stop = context.SimpleQueue(), context.Event()
-    for setup in setups:
-        queue.put(setup)
     pool = ProcessPoolExecutor(len(setups), context, _start_worker, (queue, stop))
     running: dict[Future[Done], Work] = {}
     try:
+        if shelf is not None and (item := next(work, None)) is not None:
+            try:
+                running[_submit_filling(shelf, pool, item, lost, progress)] = item
+            except BrokenProcessPool:
+                return
+        for setup in setups:
+            queue.put((setup, shelf and shelf.lend()))
         while True:
             try:
                 while len(running) < 2 * len(setups) and (item := next(work, None)) is not None:
@@ -127,14 +135,26 @@ def _run_pool(
     finally:
         stop.set()  # a slide may take many minutes more
         pool.shutdown(wait=True, cancel_futures=True)
+        if shelf is not None:
+            shelf.close()
 
 
 def _submit(pool: ProcessPoolExecutor, item: Work, lost: list[Work]) -> Future[Done]:
     try:
         return pool.submit(_count_shard, *item)
-    except BrokenProcessPool:
+    except (BrokenProcessPool, EOFError, ConnectionError) as error:  # the last two where it is the server that died
         lost.append(item)
-        raise
+        raise BrokenProcessPool from error
+
+
+def _submit_filling(
+    shelf: Shelf, pool: ProcessPoolExecutor, item: Work, lost: list[Work], progress: Progress
+) -> Future[Done]:
+    """Submit the first work, which takes until the server has imported all it needs, and fill the shelf meanwhile."""
+    with ThreadPoolExecutor(1) as aside:
+        submitted = aside.submit(_submit, pool, item, lost)
+        shelf.fill(lambda: submitted.done() or progress.cancelled())
+        return submitted.result()
 
 
 def _start_method(setups: Sequence[CounterSetup]) -> str:
@@ -142,6 +162,16 @@ def _start_method(setups: Sequence[CounterSetup]) -> str:
     on_cpu = all(setup.device == "cpu" for setup in setups)
     safe = sys.platform == "linux" and on_cpu and threading.active_count() == 1
     return "fork" if safe else "spawn"
+
+
+def import_needed() -> None:
+    """Import what counting on a CPU imports on the way, before workers are forked, which would each do so."""
+    from PIL import BmpImagePlugin, GifImagePlugin, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
+
+    import napari_bloodcells.core.bundle
+    import napari_bloodcells.core.localize.learned
+    import napari_bloodcells.core.models.stainnet
+    import napari_bloodcells.core.voc  # noqa: F401
 
 
 class _Stoppable(Silent):
@@ -156,7 +186,7 @@ class _Stoppable(Silent):
 
 def _start_worker(queue: Any, stop: Any) -> None:
     """Take the setup of this process, and end when the parent ends."""
-    global _setup, _progress
+    global _setup, _shelf, _progress
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
     with contextlib.suppress(ValueError, AttributeError):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -166,7 +196,9 @@ def _start_worker(queue: Any, stop: Any) -> None:
     gc.freeze()  # a million objects of torch and numpy that stay: no collection need look at them again
     _keep_memory()
     _end_with(multiprocessing.parent_process())
-    _setup, _progress = queue.get(), _Stoppable(stop)
+    _progress = _Stoppable(stop)
+    _setup, lent = queue.get()
+    _shelf = lent and LentShelf(lent)
 
 
 def _keep_memory() -> None:
@@ -197,6 +229,7 @@ def _count_shard(shard: int, jobs: Sequence[FieldJob]) -> Done:
         if _setup is None:
             raise RuntimeError("the worker was not started")
         _counter = FieldCounter(_setup)
+        _counter.shelf = _shelf
     _counter.times, _counter.progress = StageTimes(), _progress
     return shard, _counter.count(jobs), _counter.times
 

@@ -83,27 +83,22 @@ def suppress(boxes: NDArray[np.float64], overlap: float) -> NDArray[np.intp]:
     n = len(boxes)
     if n < 2:
         return np.arange(n)
-    first, second = _close_pairs(boxes)
-    low = np.maximum(boxes[first, :2], boxes[second, :2])
-    high = np.minimum(boxes[first, 2:], boxes[second, 2:])
-    inner = np.clip(high - low, 0, None).prod(-1)
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
-    union = area[first] + area[second] - inner
-    clash = (inner > overlap * union) | (inner > 0.8 * area[second])
+    first, second = _clashing(boxes, overlap)
     dropped = np.zeros(n, np.bool_)
-    for i, j in zip(first[clash].tolist(), second[clash].tolist(), strict=True):
+    for i, j in zip(first.tolist(), second.tolist(), strict=True):
         if not dropped[i]:
             dropped[j] = True
     return np.flatnonzero(~dropped)
 
 
-def _close_pairs(boxes: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Pairs of boxes (better first, in the order of the better one) that may overlap: all of a few boxes, those whose
-    middles are close of many."""
+def _clashing(boxes: NDArray[np.float64], overlap: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Pairs of boxes that are one cell, the better box first, in its order: of a few boxes all pairs are looked at, of
+    many those whose middles are close."""
+    sides = np.ascontiguousarray(boxes.T)
     n = len(boxes)
     if n <= 150:
         ranks = np.arange(n)
-        first, second = np.nonzero(ranks[:, None] < ranks)
+        first, second = np.nonzero(_clash(sides[:, :, None], sides[:, None], overlap) & (ranks[:, None] < ranks))
         return first, second
     from scipy.spatial import cKDTree
 
@@ -111,4 +106,15 @@ def _close_pairs(boxes: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[
     pairs = cKDTree((boxes[:, :2] + boxes[:, 2:]) / 2).query_pairs(reach, p=np.inf, output_type="ndarray")
     pairs = np.sort(pairs, axis=1)
     pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    pairs = pairs[_clash(sides[:, pairs[:, 0]], sides[:, pairs[:, 1]], overlap)]
     return pairs[:, 0], pairs[:, 1]
+
+
+def _clash(better: NDArray[np.float64], other: NDArray[np.float64], overlap: float) -> NDArray[np.bool_]:
+    """Whether boxes, sides first (4, ...), overlap by more than ``overlap`` (IoU), or 0.8 of the other is covered."""
+    width = np.minimum(better[2], other[2]) - np.maximum(better[0], other[0])
+    height = np.minimum(better[3], other[3]) - np.maximum(better[1], other[1])
+    inner = np.maximum(width, 0) * np.maximum(height, 0)
+    area, covered = ((box[2] - box[0]) * (box[3] - box[1]) for box in (better, other))
+    clash: NDArray[np.bool_] = (inner > overlap * (area + covered - inner)) | (inner > 0.8 * covered)
+    return clash

@@ -235,7 +235,8 @@ class LearnedLocalizer:
         boxes, scores = cells[1]
         use = (self._calibrated(scores, 1) >= rule.ruler_score) & ~touches_border(boxes, size[1], size[0], 1.0)
         if use.sum() >= 3:
-            diameter = np.sqrt((boxes[use, 2:] - boxes[use, :2]).prod(1))
+            sides = boxes[use, 2:] - boxes[use, :2]
+            diameter = np.sqrt(sides[:, 0] * sides[:, 1])
             order = np.argsort(diameter, kind="stable")
             weight = np.cumsum(scores[use][order].astype(np.float64))
             return float(diameter[order][np.searchsorted(weight, weight[-1] / 2)]), True
@@ -247,7 +248,7 @@ class LearnedLocalizer:
 
     def _calibrated(self, scores: NDArray[np.float32], c: int) -> NDArray[np.float32]:
         rule = self.info.calibration[c]
-        p = np.clip(scores.astype(np.float64), 1e-6, 1 - 1e-6)
+        p = np.minimum(np.maximum(scores.astype(np.float64), 1e-6), 1 - 1e-6)
         logit = np.log(p / (1 - p)) * rule.slope + rule.offset
         result: NDArray[np.float32] = (1 / (1 + np.exp(-logit))).astype(np.float32)
         return result

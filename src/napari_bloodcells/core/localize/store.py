@@ -7,7 +7,6 @@ a localizer is no classifier and ``models list`` must not take one for the other
 from __future__ import annotations
 
 import re
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,10 +20,24 @@ from napari_bloodcells.core.bundle import hash_tensors
 from napari_bloodcells.core.errors import BundleError, OutputError
 from napari_bloodcells.core.files import display_name, make_folder, read_regular, write_atomic
 from napari_bloodcells.core.localize.eightbit import Range, eight_bit_convolutions
+from napari_bloodcells.core.localize.home import DEFAULT, METADATA, WEIGHTS, home, is_localizer
 from napari_bloodcells.core.localize.net import CLASSES, CellNet, NetSettings, count_macs, n_parameters
 
-WEIGHTS, METADATA = "localizer.safetensors", "localizer.json"
-DEFAULT = "find"
+__all__ = [
+    "DEFAULT",
+    "METADATA",
+    "WEIGHTS",
+    "Calibration",
+    "EightBitRange",
+    "LocalizerInfo",
+    "describe",
+    "home",
+    "is_localizer",
+    "metadata_text",
+    "read_localizer",
+    "save_localizer",
+]
+
 _MAX_WEIGHTS = 64 * 2**20
 _MAX_METADATA = 2**20
 
@@ -83,18 +96,6 @@ class LocalizerInfo(_Record):
     def ranges(self) -> dict[str, Range]:
         """``eight_bit`` as the network takes it."""
         return {name: Range(found.low, found.high) for name, found in self.eight_bit.items()}
-
-
-def home(name: str | Path = "default") -> Path:
-    """The folder of an installed localizer (``default``, ``find``) or the one that is given."""
-    if str(name) in ("default", DEFAULT):
-        return Path(str(files("napari_bloodcells") / "weights" / DEFAULT))
-    return Path(name)
-
-
-def is_localizer(name: str | Path) -> bool:
-    """Whether ``name`` is that of the installed localizer, or a folder that holds one (``default`` is a classifier)."""
-    return str(name) == DEFAULT or (Path(name) / METADATA).is_file()
 
 
 def describe(name: str | Path = "default") -> dict[str, Any]:
