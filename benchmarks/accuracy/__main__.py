@@ -63,14 +63,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--take", type=Path, help="folder of new results of leave_one_out and bccd_folds")
+    parser.add_argument("--take-calibrated", type=Path, help="folder of new results of calibrated")
     parser.add_argument("--skip-kaggle", action="store_true", help="keep row A as it stands in results/")
     parser.add_argument("-o", "--output", type=Path, default=HERE.parents[1] / "docs" / "accuracy.md")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "calibrated").mkdir(parents=True, exist_ok=True)
     if given.take:
         for file in sorted(given.take.glob("*.json")):
             shutil.copyfile(file, RESULTS / file.name)
+    if given.take_calibrated:
+        for file in sorted(given.take_calibrated.glob("*.json")):
+            shutil.copyfile(file, RESULTS / "calibrated" / file.name)
     before = json.loads((RESULTS / "table.json").read_text("utf-8")) if (RESULTS / "table.json").exists() else {}
     shipped = load_model("wbc5", device="cpu").info
     found: dict[str, Any] = {
@@ -81,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "known": {s: known_cells(given.data, "wbc5", s, TEST if s in ("pbc", "bccd") else VALIDATION) for s in SOURCES},
         "fixed_part": fixed_part(given.data),
         "unseen": {s: _result(s) for s in SOURCES if _result(s)},
+        "calibrated": {s: _result(f"calibrated/{s}") for s in SOURCES if _result(f"calibrated/{s}")},
         "bccd_folds": _result("bccd-folds"),
         "published": _result("published"),
     }

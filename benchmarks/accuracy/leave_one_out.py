@@ -1,9 +1,8 @@
-"""Each source unseen in turn: rows D, F and H of the table.
+"""Each source unseen in turn: rows D and F of the table.
 
 Three sources share a first training that sees none of the three; each is then left out of a second training, which
 goes on from there with all the others (``bccd`` and its copies in ``kaggle`` together).  The model that comes out is
-tried on the source left out as it is, and after ``calibrate`` with 5 to 100 of its cells, tested on the groups
-(slides, originals) that gave none of them.  The weights of each training are kept, in 16 bits too
+tried on the source left out.  The weights of each training are kept, in 16 bits too
 (``without-SOURCE.safetensors``); ``--start`` reads either, and ``--start FOLDER --minutes 0`` only tries them again.
 
     python -m benchmarks.accuracy.leave_one_out --data ../shared/data --first 9 --minutes 4.5 -o artifacts/unseen
@@ -15,29 +14,22 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.accuracy.cells import SOURCES, TRAIN, AllCells, gather
 from benchmarks.accuracy.copies import SOURCE as COPIES
 from benchmarks.accuracy.ship import Bundle, make_bundle
 from benchmarks.accuracy.trunk import TrunkSettings, load_trunk, save_trunk, train_trunk
-from napari_bloodcells.core.calibrate import refit
-from napari_bloodcells.core.model import Model
 from napari_bloodcells.core.statistics.metrics import score
 
 Weights: TypeAlias = dict[str, Tensor]
 
 MATURE = 5
-CURVE = (5, 10, 20, 50, 100)
-"""Numbers of labeled cells that ``calibrate`` is tried with."""
-DRAWS = 3
 SECOND_RATE = 1e-3
 TOGETHER = (("chula", "raabin", "misp"), ("bccd", "jtsc", "cellavision"), ("pbc",))
 """Sources that are all left out of one first training."""
@@ -51,7 +43,7 @@ def train_without(
     if trunk.exists() or trunk.with_suffix(".safetensors").exists():
         return load_trunk(trunk)
     # Cells of other sources' test parts stay out too: these models also stand in for the shipped one.
-    keep = (cells.part == TRAIN) & ~np.isin(cells.sources, _with_copies(sources))
+    keep = (cells.part == TRAIN) & ~np.isin(cells.sources, with_copies(sources))
     weights = train_trunk(cells, keep, settings, trunk.with_suffix(".checkpoint"), start)
     save_trunk(weights, trunk)
     return weights
@@ -62,14 +54,14 @@ def trunk_of(place: Path, sources: Sequence[str]) -> Path:
     return place / f"without-{'-'.join(sources)}.pt"
 
 
-def _with_copies(sources: Sequence[str]) -> list[str]:
+def with_copies(sources: Sequence[str]) -> list[str]:
     """The sources, and the copies of ``bccd`` with it."""
     return [*sources, COPIES] if "bccd" in sources else list(sources)
 
 
 def run_source(cells: AllCells, source: str, weights: Weights, place: Path) -> None:
     """Try the model of a training without ``source`` on it, and write ``place/SOURCE.json``."""
-    bundle = make_bundle(weights, cells, "wbc5", without=_with_copies([source]))
+    bundle = make_bundle(weights, cells, "wbc5", without=with_copies([source]))
     found = try_unseen(bundle, cells, source)
     (place / f"{source}.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     print(source, {k: v for k, v in found.items() if k not in ("confusion",)}, flush=True)
@@ -88,8 +80,6 @@ def try_unseen(bundle: Bundle, cells: AllCells, source: str) -> dict[str, Any]:
     sure = np.argsort(-confidence, kind="stable")[: round(0.9 * len(at))]
     known = (confidence >= model.info.min_confidence) & (said.distance <= (model.info.max_distance or np.inf))
     names = ("accuracy", "balanced_accuracy", "ece")
-    features, logits = (found.double().numpy() for found in model.features_and_logits(crops))
-    cells_of_it = _Unseen(crops, truth, groups, features, logits.argmax(1))
     return {
         "cells": len(at),
         "groups": len(set(groups.tolist())),
@@ -98,68 +88,7 @@ def try_unseen(bundle: Bundle, cells: AllCells, source: str) -> dict[str, Any]:
         "identified": float(known.mean()),
         "identified_accuracy": float(right[known].mean()) if known.any() else None,
         "confusion": scores.confusion.tolist(),
-        "calibrated": {str(n): calibrated(model, cells_of_it, n) for n in CURVE},
     }
-
-
-@dataclass(frozen=True)
-class _Unseen:
-    """All cells of a source that the model has not seen: crops (N, 3, S, S), truth and groups (N,), and what the model
-    makes of them: features (N, D), said (N,)."""
-
-    crops: Tensor
-    truth: NDArray[np.int64]
-    groups: NDArray[np.str_]
-    features: NDArray[np.float64]
-    said: NDArray[np.int64]
-
-
-def calibrated(model: Model, cells: _Unseen, n: int) -> dict[str, Any]:
-    """Accuracy before and after calibrating with ``n`` cells, on cells of other groups; mean of three draws.
-
-    ``balanced`` is the mean over the classes instead: cells are drawn evenly over these, and tested as they come.
-    ``worst_change`` is that of the draw that gained least.  Not done where fewer than 20 cells would be left to test.
-    """
-    truth, rows = cells.truth, []
-    for draw in range(DRAWS):
-        given = draw_cells(truth, cells.groups, n, draw)
-        rest = np.flatnonzero(~np.isin(cells.groups, cells.groups[given]))
-        if len(rest) < 20 or len(np.unique(truth[given])) < 2:
-            continue
-        fitted = refit(model, cells.crops[torch.from_numpy(given)], truth[given], cells.groups[given])
-        said = (cells.said[rest], fitted.head.logits(cells.features[rest]).argmax(1))
-        rows.append([share for right in (s == truth[rest] for s in said) for share in _shares(right, truth[rest])])
-    if not rows:
-        return {"draws": 0}
-    before, balanced_before, after, balanced_after = np.array(rows).T
-    return {
-        "worst_change": float((after - before).min()),
-        "draws": len(rows),
-        "before": float(before.mean()),
-        "after": float(after.mean()),
-        "balanced": [float(balanced_before.mean()), float(balanced_after.mean())],
-        "worst": float(after.min()),
-    }
-
-
-def _shares(right: NDArray[np.bool_], truth: NDArray[np.int64]) -> tuple[float, float]:
-    """Right answers of all, and in the mean of the classes."""
-    return float(right.mean()), float(np.mean([right[truth == c].mean() for c in np.unique(truth)]))
-
-
-def draw_cells(truth: NDArray[np.int64], groups: NDArray[np.str_], n: int, seed: int) -> NDArray[np.intp]:
-    """``n`` cells as somebody would label them: as many of each class, from as few groups (slides) as give them."""
-    order = np.random.default_rng(seed).permutation(np.unique(groups))
-    rank = {g: i for i, g in enumerate(order.tolist())}
-    position = np.array([rank[g] for g in groups.tolist()])
-    classes = np.unique(truth)
-    queues = [np.flatnonzero(truth == c)[np.argsort(position[truth == c], kind="stable")].tolist() for c in classes]
-    drawn: list[int] = []
-    while len(drawn) < n and any(queues):
-        for queue in queues:
-            if queue and len(drawn) < n:
-                drawn.append(queue.pop(0))
-    return np.array(drawn, np.intp)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

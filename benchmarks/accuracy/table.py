@@ -25,7 +25,8 @@ def markdown(found: dict[str, Any]) -> str:
     ]
     if found["unseen"]:
         lines += ["### Each source unseen in turn", "", *_unseen(found["unseen"]), ""]
-        lines += ["### Row H: `calibrate` with 5 to 100 cells of the unseen source", "", *_curve(found["unseen"]), ""]
+    if found["calibrated"]:
+        lines += ["### Row H: `calibrate` with cells of the unseen source", "", *_curve(found["calibrated"]), ""]
     lines += ["### Known sources, cells held out", "", *_known(found["known"]), ""]
     lines += ["### Confusions of the unseen sources", "", *_confusions(found["unseen"])]
     return "\n".join(lines).rstrip() + "\n"
@@ -65,12 +66,12 @@ def _rows(found: dict[str, Any]) -> list[str]:
         rows.append(_row("F. ECE, unseen source", n, f"mean {percent(np.mean(values['ece']))}", "", "<= 8 %"))
         sure = np.mean([u["confident_90"] for u in unseen.values()])
         rows.append(_row("F. most confident 90 %, unseen", n, f"mean {percent(sure)}", "", ">= 95 %"))
-        for cells, target in (("20", "half of the gap to 92 %"), ("100", ">= 92 % on each")):
-            done = [u["calibrated"][cells] for u in unseen.values() if u["calibrated"][cells]["draws"]]
-            text = "not enough cells"
-            if done:
-                before, after = np.mean([d["before"] for d in done]), [d["after"] for d in done]
-                text = f"mean {percent(before)} -> {percent(np.mean(after))}, lowest {percent(min(after))}"
+    for cells, target in (("20", "half of the gap to 92 %"), ("100", ">= 92 % on each")):
+        curves = [c["curve"][cells] for c in found["calibrated"].values()]
+        done = [curve for curve in curves if curve["draws"]]
+        if done:
+            before, after = np.mean([d["before"] for d in done]), [d["after"] for d in done]
+            text = f"mean {percent(before)} -> {percent(np.mean(after))}, lowest {percent(min(after))}"
             rows.append(_row(f"H. `calibrate` with {cells} cells", len(done), text, "> 80 % with 100", target))
     return rows
 
@@ -87,15 +88,20 @@ def _unseen(unseen: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _curve(unseen: dict[str, Any]) -> list[str]:
+def _curve(calibrated: dict[str, Any]) -> list[str]:
     """Accuracy before and after, mean of the draws, and the least gain of one draw in points."""
-    numbers = list(next(iter(unseen.values()))["calibrated"])
+    numbers = sorted({n for c in calibrated.values() for n in c["curve"]}, key=int)
     head = [f"{n} cells" for n in numbers]
     lines = ["| source | " + " | ".join(head) + " | worst draw |", "|---|" + "---|" * (len(head) + 1)]
-    for source, u in unseen.items():
-        done = [u["calibrated"][n] for n in numbers]
-        steps = [f"{percent(c['before'])} -> {percent(c['after'])}" if c["draws"] else "too few cells" for c in done]
-        worst = min(c["worst_change"] for c in done if c["draws"])
+    for source, found in calibrated.items():
+        done = [found["curve"].get(n) for n in numbers]
+        steps = [
+            "not tried" if c is None
+            else f"{percent(c['before'])} -> {percent(c['after'])}" if c["draws"]
+            else "too few cells"
+            for c in done
+        ]  # fmt: skip
+        worst = min(c["worst_change"] for c in done if c and c["draws"])
         lines.append("| " + " | ".join([f"`{source}`", *steps, f"{100 * worst:+.1f}"]) + " |")
     return lines
 

@@ -15,6 +15,7 @@ CHANGED = {
     "and thresholds are new.",
     "means": "The middle of each class was moved to where your cells lie; temperature and thresholds are new.",
     "layer": "The last layer was refitted to your cells; temperature and thresholds are new.",
+    "network": "The whole network was fitted to your cells; temperature and thresholds are new.",
 }
 
 
@@ -26,10 +27,11 @@ def calibrate(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the new model: new or empty.")],
     device: DeviceOption = "auto",
 ) -> None:
-    """Fit a model to your own microscope with 5 to 100 labeled cells, in less than a minute.
+    """Fit a model to your own microscope with 5 to 100 labeled cells, in about a minute.
 
-    Class means, last layer, temperature and thresholds are fitted anew; the model it came from is not changed.  What
-    was gained is told from cross-validation on your cells.  Use the new model with count --model FOLDER.
+    Last layer, network, temperature and thresholds are fitted anew, each only where that does better on cells that it
+    had not seen; the model it came from is not changed.  What was gained is told from cross-validation on your cells.
+    Use the new model with count --model FOLDER.
     """
     from rich.console import Console
 

@@ -1,9 +1,9 @@
-"""A model fitted to one microscope with 5 to 100 labeled cells, in less than a minute on a CPU.
+"""A model fitted to one microscope with 5 to 100 labeled cells, in about a minute on a CPU.
 
-The network stays; its class means and last layer (``headfit.py``), temperature and thresholds are fitted anew to the
-labeled cells.
-What was gained is told from cross-validation: each cell is judged by a layer that was fitted without it.  The result
-is a bundle of its own; the model it came from is not touched.
+First its class means and last layer are fitted to the labeled cells (``headfit.py``), then a small network as a whole
+(``finetune.py``), then temperature and thresholds.  Each step has to prove itself by cross-validation, which also tells
+what was gained: each cell is judged by a model that was fitted without it.  The result is a bundle of its own; the
+model it came from is not touched.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -23,14 +24,17 @@ from napari_bloodcells.core.errors import DataSetError
 from napari_bloodcells.core.featurespace import FeatureSpace
 from napari_bloodcells.core.files import check_new_folder
 from napari_bloodcells.core.model import Model
+from napari_bloodcells.core.models.classifier import Classifier
 from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 from napari_bloodcells.core.schema import BundleInfo, TrainingSource
 from napari_bloodcells.core.statistics.metrics import Scores, score
-from napari_bloodcells.core.training.headfit import Change, Head, choose_head
+from napari_bloodcells.core.training.finetune import LabeledCells, NetworkFit, can_be_fitted, choose_network
+from napari_bloodcells.core.training.headfit import Head, HeadFit, choose_head
 from napari_bloodcells.core.training.pack import CropPack, pack_crops
 from napari_bloodcells.core.training.temperature import fit_temperature
-from napari_bloodcells.core.training.traindata import Data, open_datasets
+from napari_bloodcells.core.training.traindata import Data, open_datasets, widened
 
+Change: TypeAlias = Literal["nothing", "means", "layer", "network"]
 LEAST = 5
 _TRUSTED = 20
 """So many cells weigh as much as the old temperature; fewer leave it nearly as it was."""
@@ -49,8 +53,8 @@ class Calibration:
     info : BundleInfo
     before, after : Scores
         Of the labeled cells, by the old model and in cross-validation by the new one.
-    changed : {"nothing", "means", "layer"}
-        The last layer stayed as it was, the class means were moved, or the layer was refitted as well.
+    changed : {"nothing", "means", "layer", "network"}
+        The last layer stayed as it was, the class means were moved, the layer was refitted as well, or the network was.
     missing : tuple of str
         Classes of the model of which no cell was labeled.
     """
@@ -65,10 +69,10 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Refit:
-    """New parts of a model: ``head``, ``space``, ``temperature`` and thresholds, and the cross-validated ``shares``
+    """New parts of a model: ``module``, ``space``, ``temperature`` and thresholds, and the cross-validated ``shares``
     (N, C)."""
 
-    head: Head
+    module: Classifier
     changed: Change
     space: FeatureSpace | None
     temperature: float
@@ -118,75 +122,93 @@ def calibrate(
     progress, place = progress or Silent(), Path(output)
     check_new_folder(place)
     loaded = model if isinstance(model, Model) else load_model(model, device)
-    pack = _gather(loaded, data, progress)
-    labels = pack.labels.numpy()
-    groups = np.array(pack.groups)
-    found = refit(loaded, pack.crops, labels, groups, progress)
+    pack, cells = _gather(loaded, data, progress)
+    found = refit(loaded, cells, progress)
     before = _scores(loaded, pack, _old_shares(loaded, pack.crops))
     after = _scores(loaded, pack, found.shares)
     info = _describe(loaded.info, found, after, pack)
-    # A layer of its own: the model that was passed in keeps its head.
-    module = loaded.module.with_head(found.head.weight, found.head.bias)
-    save_bundle(place, module, info, space=found.space, half=False)
-    seen = set(labels.tolist())
+    save_bundle(place, found.module, info, space=found.space, half=False)
+    seen = set(cells.labels.tolist())
     missing = tuple(name for i, name in enumerate(info.class_names) if i not in seen)
     return Calibration(place, info, before, after, found.changed, missing)
 
 
-def refit(
-    model: Model, crops: Tensor, labels: NDArray[np.int64], groups: NDArray[np.str_], progress: Progress | None = None
-) -> Refit:
-    """Fit head, temperature and thresholds of ``model`` to labeled crops, without writing anything.
+def refit(model: Model, cells: LabeledCells, progress: Progress | None = None) -> Refit:
+    """Fit head, network, temperature and thresholds of ``model`` to labeled cells, without writing anything.
 
     Parameters
     ----------
     model : Model
-    crops : (N, 3, S, S) uint8, cut as ``model.info.crop`` says
-    labels : (N,) int, positions in ``model.info.class_names``
-    groups : (N,) str, original cell of each crop
+        Stays as it is.
+    cells : LabeledCells
+        Cut as ``model.info.crop`` says.
     progress : Progress, optional
     """
-    views = _views(model, crops, progress or Silent())
+    progress = progress or Silent()
+    labels = cells.labels
+    views = _views(model, cells.crops, progress)
     linear = model.module.head
     old = Head(linear.weight.detach().double().cpu().numpy(), linear.bias.detach().double().cpu().numpy())
-    fitted = choose_head(views, labels, groups, old, model.space)
-    info, space = model.info, model.space
-    if space is not None and fitted.means is not None:
-        space = replace(space, means=torch.from_numpy(fitted.means).float().to(space.means.device))
-    n = len(labels)
-    wanted = fit_temperature(fitted.logits.astype(np.float32), labels)
-    share = n / (n + _TRUSTED)
-    temperature = float(np.exp(share * np.log(wanted) + (1 - share) * np.log(info.temperature)))
-    shares = softmax(fitted.logits / temperature, axis=1)
+    fitted = choose_head(views, labels, cells.groups, old, model.space)
+    network = choose_network(model, cells, views, fitted, progress) if can_be_fitted(model) else None
+    changed: Change = fitted.changed if network is None else "network"
+    found = _with_layer(model, views, fitted) if network is None else network
+    temperature = _temperature(found.logits, labels, model.info.temperature)
+    shares = softmax(found.logits / temperature, axis=1)
     right = shares.argmax(1) == labels
-    confidence, limit = info.min_confidence, info.max_distance
+    confidence, limit = model.info.min_confidence, model.info.max_distance
     if right.any():
         confidence = min(confidence, float(np.quantile(shares.max(1)[right], 1 - _KEPT)))
-        if limit is not None and space is not None:
-            distance = space.distance(torch.from_numpy(views[:, 0]).float().to(model.device)).cpu().numpy()
-            limit = max(limit, float(np.quantile(distance[right], _KEPT)))
-    return Refit(fitted.head, fitted.changed, space, round(temperature, 4), confidence, limit, shares)
+        if limit is not None and found.distance is not None:
+            limit = max(limit, float(np.quantile(found.distance[right], _KEPT)))
+    return Refit(found.module, changed, found.space, round(temperature, 4), confidence, limit, shares)
 
 
-def _gather(model: Model, data: Data, progress: Progress) -> CropPack:
+def _with_layer(model: Model, views: NDArray[np.float64], fitted: HeadFit) -> NetworkFit:
+    """The network as it is, under a layer of its own (the model that was passed in keeps its head)."""
+    module, space, distance = model.module.with_head(fitted.head.weight, fitted.head.bias), model.space, None
+    if space is not None:
+        if fitted.means is not None:
+            space = replace(space, means=torch.from_numpy(fitted.means).float().to(model.device))
+        features = torch.from_numpy(views[:, 0]).float().to(model.device)
+        distance = space.distance(features).double().cpu().numpy()
+    return NetworkFit(module, space, fitted.logits, distance)
+
+
+def _temperature(logits: NDArray[np.float64], labels: NDArray[np.int64], old: float) -> float:
+    """That of the cells, and the old one as if ``_TRUSTED`` cells had given it."""
+    wanted = fit_temperature(logits.astype(np.float32), labels)
+    share = len(labels) / (len(labels) + _TRUSTED)
+    return float(np.exp(share * np.log(wanted) + (1 - share) * np.log(old)))
+
+
+def _gather(model: Model, data: Data, progress: Progress) -> tuple[CropPack, LabeledCells]:
     scheme = model.info.class_scheme
     sets = [d.in_scheme(scheme).labeled() for d in open_datasets(data)]
     names = ", ".join(d.name for d in sets)
-    packs = [pack_crops(d, model.info.crop, scheme, progress) for d in sets if len(d)]
-    n = sum(len(p) for p in packs)
+    sets = [d for d in sets if len(d)]
+    n = sum(len(d) for d in sets)
     if n < LEAST:
         raise DataSetError(f"{names}: {n} labeled cells of the model's classes; calibrating needs {LEAST} or more.")
-    found = packs[0]
-    if len(packs) > 1:
-        found = CropPack(
-            torch.cat([p.crops for p in packs]),
-            torch.cat([p.extent for p in packs]),
-            torch.cat([p.labels for p in packs]),
-            *(tuple(v for p in packs for v in getattr(p, name)) for name in ("groups", "sources", "splits", "images")),
-        )
-    if len(set(found.labels.tolist())) < 2:
+    pack, wide = (
+        _joined([pack_crops(d, spec, scheme, progress) for d in sets])
+        for spec in (model.info.crop, widened(model.info.crop))
+    )
+    if len(set(pack.labels.tolist())) < 2:
         raise DataSetError(f"{names}: labeled cells of one class only; calibrating needs two classes or more.")
-    return found
+    return pack, LabeledCells(pack.crops, wide.crops, wide.extent, pack.labels.numpy(), np.array(pack.groups))
+
+
+def _joined(packs: list[CropPack]) -> CropPack:
+    """Several packs as one."""
+    if len(packs) == 1:
+        return packs[0]
+    return CropPack(
+        torch.cat([p.crops for p in packs]),
+        torch.cat([p.extent for p in packs]),
+        torch.cat([p.labels for p in packs]),
+        *(tuple(v for p in packs for v in getattr(p, name)) for name in ("groups", "sources", "splits", "images")),
+    )
 
 
 def _views(model: Model, crops: Tensor, progress: Progress) -> NDArray[np.float64]:

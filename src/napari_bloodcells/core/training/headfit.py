@@ -64,12 +64,20 @@ class HeadFit:
         Of each cell by a layer that was fitted without its group.
     means : (C, K) float or None
         The class means in the feature space, where they were moved.
+    strength : float
+        Of the prior that was chosen; infinite where the layer was not refitted.
     """
 
     head: Head
     changed: Change
     logits: Floats
     means: Floats | None = None
+    strength: float = float("inf")
+
+    def again(self, views: Floats, labels: NDArray[np.int64], old: Head, space: FeatureSpace | None) -> Head:
+        """The layer that other cells give, or a part of these, in the same way: nothing is chosen anew."""
+        center = old if space is None or self.means is None else move_means(views, labels, old, space)[0]
+        return fit_head(views, labels, center, self.strength)
 
 
 def fit_head(views: Floats, labels: NDArray[np.int64], old: Head, strength: float) -> Head:
@@ -204,10 +212,9 @@ def choose_head(
     space : FeatureSpace, optional
         Without one no means are moved.
     """
-    held_out = _folds(_splittable(labels, groups))
+    parts = held_out_parts(labels, groups)
     count = np.bincount(labels, minlength=len(old.bias))
     strengths = STRENGTHS if count.min() >= _LEAST else tuple(s for s in STRENGTHS if s >= _CAREFUL)
-    parts = [held_out == fold for fold in range(held_out.max() + 1)]
     centers = [old] * len(parts)
     if space is not None:
         moved = [move_means(views[~out], labels[~out], old, space)[0] for out in parts]
@@ -222,7 +229,7 @@ def choose_head(
     best = _best_strength(logits, labels)
     center, means = (old, None) if space is None else move_means(views, labels, old, space)
     changed: Change = "layer" if np.isfinite(best) else "nothing" if means is None else "means"
-    return HeadFit(fit_head(views, labels, center, best), changed, logits[best], means)
+    return HeadFit(fit_head(views, labels, center, best), changed, logits[best], means, best)
 
 
 def _held_out_logits(heads: Sequence[Head], parts: Sequence[NDArray[np.bool_]], views: Floats) -> Floats:
@@ -267,6 +274,12 @@ def _tempered_losses(logits: Floats, labels: NDArray[np.int64]) -> Floats:
     return losses
 
 
+def held_out_parts(labels: NDArray[np.int64], groups: NDArray[np.str_], most: int = _FOLDS) -> list[NDArray[np.bool_]]:
+    """For cross-validation: at most ``most`` parts (N,) bool that hold each cell once, a group in one of them."""
+    fold = _folds(_splittable(labels, groups), most)
+    return [fold == i for i in range(fold.max() + 1)]
+
+
 def _splittable(labels: NDArray[np.int64], groups: NDArray[np.str_]) -> NDArray[np.str_]:
     """The groups, but of a class that stands in one group alone each cell by itself: left out as a whole, it could not
     be known by any layer."""
@@ -278,9 +291,9 @@ def _splittable(labels: NDArray[np.int64], groups: NDArray[np.str_]) -> NDArray[
     return found.astype(str)
 
 
-def _folds(groups: NDArray[np.str_]) -> NDArray[np.int64]:
+def _folds(groups: NDArray[np.str_], most: int) -> NDArray[np.int64]:
     """Fold of each cell; all cells of a group in one, the same for any order of the cells."""
     names = np.unique(groups)
     order = np.random.default_rng(0).permutation(len(names))
-    fold_of = dict(zip(names[order].tolist(), (np.arange(len(names)) % _FOLDS).tolist(), strict=True))
+    fold_of = dict(zip(names[order].tolist(), (np.arange(len(names)) % most).tolist(), strict=True))
     return np.array([fold_of[g] for g in groups.tolist()], np.int64)
