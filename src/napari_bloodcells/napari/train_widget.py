@@ -133,7 +133,7 @@ class TrainWidget(TaskWidget):
         calibrating = self.method.currentData() == CALIBRATE
         self.model.setEnabled(calibrating)
         self.epochs.setEnabled(not calibrating)
-        self.curves.setVisible(not calibrating)  # the last layer is fitted in one go: there is no curve
+        self.curves.setVisible(not calibrating)  # fitted in one go: there is no curve
 
     def _told(self, standing: Standing, news: list[Standing]) -> None:
         self.curves.add(news)
