@@ -212,7 +212,7 @@ def test_evaluation_takes_the_boxes_that_are_found_and_says_which_are_missed(
 def test_calibration_takes_several_folders_as_one(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_bloodcells.core.calibrate.can_be_fitted", lambda _: False)  # the layer is quicker
+    monkeypatch.setattr("napari_bloodcells.core.calibrate.can_be_fitted", lambda *_: False)  # the layer is quicker
     rng = np.random.default_rng(0)
     colors = {"neutrophil": (200, 200, 60), "eosinophil": (150, 60, 60), "monocyte": (90, 90, 220)}
     for part in ("one", "two"):
@@ -241,7 +241,7 @@ def test_thresholds_stay_as_they_are_where_nothing_is_right(tiny_model: Path, mo
         logits = np.eye(5)[(labels + 2) % 5] * 9.0  # always another class
 
     monkeypatch.setattr("napari_bloodcells.core.calibrate.choose_head", lambda *_: Fit())
-    monkeypatch.setattr("napari_bloodcells.core.calibrate.can_be_fitted", lambda _: False)
+    monkeypatch.setattr("napari_bloodcells.core.calibrate.can_be_fitted", lambda *_: False)
     fitted = refit(model, LabeledCells(crops, crops, torch.full((12,), 56.0), labels, groups), Silent())
     assert fitted.min_confidence == model.info.min_confidence
     assert fitted.max_distance == model.info.max_distance

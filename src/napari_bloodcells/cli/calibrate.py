@@ -27,10 +27,10 @@ def calibrate(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the new model: new or empty.")],
     device: DeviceOption = "auto",
 ) -> None:
-    """Fit a model to your own microscope with 5 to 100 labeled cells, in about a minute.
+    """Fit a model to your own microscope with 5 to 100 labeled cells, in a minute or two.
 
-    Last layer, network, temperature and thresholds are fitted anew, each only where that does better on cells that it
-    had not seen; the model it came from is not changed.  What was gained is told from cross-validation on your cells.
+    Last layer, network (from 20 cells on), temperature and thresholds are fitted anew, where cross-validation does not
+    speak against it; it also tells what was gained.  The model it came from is not changed.
     Use the new model with count --model FOLDER.
     """
     from rich.console import Console

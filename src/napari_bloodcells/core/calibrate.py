@@ -1,9 +1,9 @@
-"""A model fitted to one microscope with 5 to 100 labeled cells, in about a minute on a CPU.
+"""A model fitted to one microscope with 5 to 100 labeled cells, in a minute or two on a CPU.
 
-First its class means and last layer are fitted to the labeled cells (``headfit.py``), then a small network as a whole
-(``finetune.py``), then temperature and thresholds.  Each step has to prove itself by cross-validation, which also tells
-what was gained: each cell is judged by a model that was fitted without it.  The result is a bundle of its own; the
-model it came from is not touched.
+First its class means and last layer are fitted to the labeled cells (``headfit.py``), then from 20 cells on a small
+network as a whole (``finetune.py``), then temperature and thresholds.  Cross-validation may object to each step, and it
+tells what was gained: each cell is judged by a model that was fitted without it.  The result is a bundle of its own;
+the model it came from is not touched.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def refit(model: Model, cells: LabeledCells, progress: Progress | None = None) -
     linear = model.module.head
     old = Head(linear.weight.detach().double().cpu().numpy(), linear.bias.detach().double().cpu().numpy())
     fitted = choose_head(views, labels, cells.groups, old, model.space)
-    network = choose_network(model, cells, views, fitted, progress) if can_be_fitted(model) else None
+    network = choose_network(model, cells, views, fitted, progress) if can_be_fitted(model, len(labels)) else None
     changed: Change = fitted.changed if network is None else "network"
     found = _with_layer(model, views, fitted) if network is None else network
     temperature = _temperature(found.logits, labels, model.info.temperature)

@@ -152,16 +152,18 @@ def test_a_bundle_without_a_space_gets_none(quick, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("update", "fits"),
+    ("update", "n", "fits"),
     [
-        ({}, True),
-        ({"macs": 15_000_000_000}, False),  # VGG16: minutes a step
-        ({"crop": CropSpec(scale="image")}, False),  # trained on pictures as a whole
+        ({}, 20, True),
+        ({}, 19, False),
+        ({"macs": 15_000_000_000}, 100, False),  # VGG16: minutes a step
+        ({"macs": 0, "options": {"width": 512}}, 100, False),  # a bundle that does not say it
+        ({"crop": CropSpec(scale="image")}, 100, False),  # trained on pictures as a whole
     ],
 )
-def test_only_small_networks_that_see_cells_at_a_scale_are_fitted(update, fits):
+def test_only_small_networks_that_see_cells_at_a_scale_are_fitted_to_enough_cells(update, n, fits):
     model = small_model(space=False)
-    assert can_be_fitted(Model(INFO.model_copy(update=update), model.module, None)) is fits
+    assert can_be_fitted(Model(INFO.model_copy(update=update), model.module, None), n) is fits
 
 
 def test_it_stops_when_asked_to():

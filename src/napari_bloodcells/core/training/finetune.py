@@ -32,6 +32,8 @@ from napari_bloodcells.core.training.headfit import Floats, Head, HeadFit, held_
 TASK = "fitting the network"
 LARGEST_MACS = 250_000_000
 """Networks of more multiplications a cell are not fitted on a CPU, where it would take many minutes."""
+LEAST_CELLS = 20
+"""With fewer labeled cells the network stays as it is: that was not tried (``docs/accuracy.md``, row H)."""
 PARTS = 3
 """Of the cross-validation: each takes half as long as the fit that is kept."""
 _PROOF = 2.0
@@ -116,11 +118,12 @@ class FineTuneSettings:
     share: float = 0.7
 
 
-def can_be_fitted(model: Model) -> bool:
-    """Whether a network can be fitted in about a minute, and was trained on crops that can be widened."""
+def can_be_fitted(model: Model, n_cells: int) -> bool:
+    """Whether a network can be fitted to so many cells in a minute or two, and was trained on crops to be widened."""
     info = model.info
     macs = info.macs or architecture(info.arch).macs(len(info.class_names), **info.options)
-    return info.crop.scale == "um" and (macs <= LARGEST_MACS or model.device.type != "cpu")
+    small = macs <= LARGEST_MACS or model.device.type != "cpu"
+    return small and info.crop.scale == "um" and n_cells >= LEAST_CELLS
 
 
 def choose_network(
@@ -155,15 +158,15 @@ def choose_network(
     distance = np.empty(len(views))
     for out in parts:
         head = fitted.again(views[~out], cells.labels[~out], old, model.space)
-        found = _fitted(model, cells.take(~out), head, shorter, progress)
+        found, _ = _fitted(model, cells.take(~out), head, shorter, progress)
         features, answers = found.features_and_logits(cells.crops[torch.from_numpy(np.flatnonzero(out))])
         logits[out] = answers.double().numpy()
         if found.space is not None:
             distance[out] = found.space.distance(features.to(found.device)).cpu().numpy()
     if _clearly_worse(logits, fitted.logits, cells.labels):
         return None
-    found = _fitted(model, cells, fitted.head, settings, progress)
-    return NetworkFit(found.module, found.space, logits, None if found.space is None else distance)
+    found, module = _fitted(model, cells, fitted.head, settings, progress)
+    return NetworkFit(module, found.space, logits, None if found.space is None else distance)
 
 
 def _clearly_worse(new: Floats, old: Floats, labels: NDArray[np.int64]) -> bool:
@@ -178,17 +181,20 @@ def _clearly_worse(new: Floats, old: Floats, labels: NDArray[np.int64]) -> bool:
     return lost - won > _PROOF * math.sqrt(lost + won)
 
 
-def _fitted(model: Model, cells: LabeledCells, head: Head, settings: FineTuneSettings, progress: Progress) -> Model:
-    """The model with its network fitted to the cells, beginning with ``head``, and the classes where they lie now."""
+def _fitted(
+    model: Model, cells: LabeledCells, head: Head, settings: FineTuneSettings, progress: Progress
+) -> tuple[Model, Classifier]:
+    """The model with its network fitted to the cells, beginning with ``head``, and the classes where they lie now;
+    and the network by itself, in float32 (a model may round its own)."""
     begun = model.module.with_head(head.weight, head.bias).to(model.device)
     module = fine_tune(begun, model.info, cells, settings, progress)
-    found = Model(model.info, module, model.space, model.device)
+    found = Model(model.info, copy.deepcopy(module), model.space, model.device)
     if found.space is None:
-        return found
+        return found, module
     features, _ = found.features_and_logits(cells.crops)
     _, means = move_means(features.double().numpy()[:, None], cells.labels, head, found.space)
-    space = replace(found.space, means=torch.from_numpy(means).float().to(model.device))
-    return Model(model.info, module, space, model.device)
+    found.space = replace(found.space, means=torch.from_numpy(means).float().to(model.device))
+    return found, module
 
 
 def fine_tune(
