@@ -143,6 +143,10 @@ def test_what_a_killed_worker_or_server_takes_with_it_is_counted_again(
     assert contents(tmp_path) == contents(reference)
 
 
+def listen_to_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @linux
 @pytest.mark.parametrize("wait", [0, 0.02, 0.1, 0.5])
 def test_ctrl_c_while_the_server_starts_is_answered_without_a_traceback(
@@ -150,7 +154,10 @@ def test_ctrl_c_while_the_server_starts_is_answered_without_a_traceback(
 ) -> None:
     arguments = [many, "-o", tmp_path, "--model", tiny_model, "--boxes", "xml", "--workers", 2]
     command = [*COMMAND, *map(str, arguments)]
-    started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    # A shell has what it starts in the background ignore Ctrl-C, and so all that this starts: these tests, perhaps.
+    started = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=listen_to_ctrl_c
+    )
     server = server_of(started)
     time.sleep(wait)
     os.killpg(started.pid, signal.SIGINT)  # as a terminal does
