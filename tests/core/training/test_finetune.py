@@ -65,11 +65,6 @@ def right(model: Model, cells: LabeledCells) -> float:
     return float((model.predict(cells.crops).probabilities.argmax(1) == cells.labels).mean())
 
 
-def layer_of(model: Model) -> Head:
-    linear = model.module.head
-    return Head(linear.weight.detach().double().numpy(), linear.bias.detach().double().numpy())
-
-
 def views_of(model: Model, cells: LabeledCells) -> np.ndarray[Any, Any]:
     return model.features_and_logits(cells.crops)[0].double().numpy()[:, None]
 
@@ -115,7 +110,9 @@ def test_each_cell_is_judged_by_a_network_that_did_not_see_it(quick, monkeypatch
     monkeypatch.setattr(finetune, "_clearly_worse", lambda *_: False)
     model, cells = small_model(), drawn(12)
     views = views_of(model, cells)
-    found = choose_network(model, cells, views, choose_head(views, cells.labels, cells.groups, layer_of(model)))
+    found = choose_network(
+        model, cells, views, choose_head(views, cells.labels, cells.groups, Head.of(model.module.head))
+    )
     assert found is not None
     *parts, everything = seen
     assert len(parts) == finetune.PARTS
@@ -145,7 +142,9 @@ def test_a_bundle_without_a_space_gets_none(quick, monkeypatch):
     monkeypatch.setattr(finetune, "FineTuneSettings", lambda: replace(SHORT, steps=2))
     model, cells = small_model(space=False), drawn(8)
     views = views_of(model, cells)
-    found = choose_network(model, cells, views, choose_head(views, cells.labels, cells.groups, layer_of(model)))
+    found = choose_network(
+        model, cells, views, choose_head(views, cells.labels, cells.groups, Head.of(model.module.head))
+    )
     assert found is not None
     assert found.space is None
     assert found.distance is None

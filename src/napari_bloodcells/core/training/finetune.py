@@ -152,8 +152,7 @@ def choose_network(
     shorter = replace(settings, steps=settings.steps // 2)
     parts = held_out_parts(cells.labels, cells.groups, PARTS)
     progress.start(TASK, len(parts) * shorter.steps + settings.steps)
-    linear = model.module.head
-    old = Head(linear.weight.detach().double().cpu().numpy(), linear.bias.detach().double().cpu().numpy())
+    old = Head.of(model.module.head)
     logits = np.empty((len(views), len(old.bias)))
     distance = np.empty(len(views))
     for out in parts:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
+from torch import nn
 
 from napari_bloodcells.core.featurespace import FeatureSpace
 from napari_bloodcells.core.training.temperature import fit_temperature
@@ -44,6 +45,11 @@ class Head:
 
     weight: Floats
     bias: Floats
+
+    @classmethod
+    def of(cls, linear: nn.Linear) -> Head:
+        """The layer of a network."""
+        return cls(*(values.detach().double().cpu().numpy() for values in (linear.weight, linear.bias)))
 
     def logits(self, features: Floats) -> Floats:
         """(N, D) -> (N, C)."""
