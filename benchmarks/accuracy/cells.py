@@ -4,7 +4,8 @@ The parts stand in ``parts.csv``, which was drawn once by ``grouped_split`` (see
 found later do not move test cells into the training of weights that exist: ``pbc`` has 15 % validation and 15 % test
 cells; the originals of Kaggle's TEST_SIMPLE are the test part of ``bccd``; of everything else 15 % are for validation
 (choosing a model, temperature, thresholds).  A held-out cell that shares its group with a training cell is not used.
-``kaggle`` itself is no source: its cells are those of ``bccd``, of which its training copies can be taken as well.
+``kaggle`` itself is no source: its cells are those of ``bccd``, of which its training copies can be taken as well; the
+cells of two more sources that were named by eye (``by_eye.py``) are all for training.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.accuracy import by_eye
 from benchmarks.accuracy.copies import training_copies
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.crops import CropSpec
@@ -53,10 +55,10 @@ class AllCells:
         return self.wide[torch.from_numpy(at)][:, :, edge : edge + SEEN, edge : edge + SEEN].contiguous()
 
 
-def gather(data: Path, copies: bool = False) -> AllCells:
+def gather(data: Path, copies: bool = False, read_by_eye: bool = False) -> AllCells:
     """Read, cut and part all sources (minutes the first time; kept in the cache of packs).
 
-    ``copies`` adds those of ``copies.py``, for trainings.
+    ``copies`` adds those of ``copies.py``, and ``read_by_eye`` those of ``by_eye.py``, for trainings.
     """
     scheme = load_scheme(SCHEME)
     part_of = read_parts()
@@ -64,6 +66,8 @@ def gather(data: Path, copies: bool = False) -> AllCells:
     if copies:
         held_out = {s.group for cells in sets for s in cells.samples if (s.source, s.image.name) in part_of}
         sets.append(training_copies(data, held_out))
+    if read_by_eye:
+        sets += [by_eye.cells_by_eye(data, source).in_scheme(scheme) for source in by_eye.SOURCES]
     packs = [pack_crops(cells, WIDE, scheme) for cells in sets]
     sources = np.array([s for p in packs for s in p.sources])
     groups = np.array([g for p in packs for g in p.groups])

@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     given.output.mkdir(parents=True, exist_ok=True)
-    cells = gather(given.data, copies=True)
+    cells = gather(given.data, copies=True, read_by_eye=True)
     second = TrunkSettings(minutes=given.minutes, lr=SECOND_RATE, ema=0.998)
     for source in given.sources if given.start else ():
         start = load_trunk(trunk_of(given.start, [source]))

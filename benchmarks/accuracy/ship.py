@@ -155,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, default=WEIGHTS)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    cells = gather(given.data, copies=True)
+    cells = gather(given.data, copies=True, read_by_eye=True)
     weights = averaged([load_trunk(trunk) for trunk in given.trunk], given.shares)
     for name in DESCRIPTIONS:
         bundle = make_bundle(weights, cells, name)

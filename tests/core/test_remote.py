@@ -18,7 +18,8 @@ import pytest
 from napari_bloodcells.core.count import count
 from napari_bloodcells.core.counting.jobs import collect_jobs
 from napari_bloodcells.core.counting.options import CountOptions
-from napari_bloodcells.core.errors import ImageError, UsageError
+from napari_bloodcells.core.errors import BloodcellsError, DataWarning, ImageError, UsageError
+from napari_bloodcells.core.find import find_images
 from napari_bloodcells.core.remote import read_remote
 from napari_bloodcells.core.remotefolder import list_remote
 
@@ -246,6 +247,44 @@ def test_a_folder_on_a_web_server_is_listed(smears: Path, served: str) -> None:
     folder = list_remote(f"{served}/a/")
     assert [file.name for file in folder.images] == sorted(p.name for p in (smears / "a").glob("*.png"))
     assert [file.name for file in folder.annotations] == sorted(p.name for p in (smears / "a").glob("*.xml"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_masks_and_former_results_are_left_out_as_those_of_a_local_folder(
+    smears: Path, tiny_model: Path, tmp_path: Path, kind: str
+) -> None:
+    folder = tmp_path / "smear"
+    for place in ("images", "masks", "other/masks", "counted"):
+        (folder / place).mkdir(parents=True)
+        shutil.copy(smears / "a" / "smear_0001.png", folder / place / "1.png")
+    (folder / "counted" / "run.json").write_text('{"fingerprint": {}}')
+    (folder / "other" / "run.json").write_text('{"speed": 3}')
+    with pytest.warns(DataWarning, match="counted: holds results of this program"):
+        local = find_images([folder])
+    with KINDS[kind](folder) as address:
+        listed = collect_jobs(address)
+        assert [job.image for job in listed.jobs] == [p.relative_to(folder).as_posix() for p in local]
+        assert [job.image for job in listed.jobs] == ["images/1.png", "other/masks/1.png"]
+        assert [text for text in listed.warnings if "holds results" in text]
+        results = collect_jobs(f"{address}/counted")
+        assert not results.jobs
+        assert "counted: holds results of this program" in results.warnings[0]
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_a_run_on_photographs_that_changed_elsewhere_is_not_resumed(
+    smears: Path, tiny_model: Path, tmp_path: Path, kind: str
+) -> None:
+    folder = tmp_path / "smear"
+    folder.mkdir()
+    shutil.copy(smears / "a" / "smear_0001.png", folder / "1.png")
+    options = CountOptions(output=tmp_path / "out", resume=True)
+    with KINDS[kind](folder) as address:
+        first = count(address, str(tiny_model), "whole", "cpu", options=options)
+        assert same_cells(count(address, str(tiny_model), "whole", "cpu", options=options).cells, first.cells)
+    shutil.copy(smears / "a" / "smear_0002.png", folder / "1.png")
+    with KINDS[kind](folder) as address, pytest.raises(BloodcellsError, match="list of images"):
+        count(address, str(tiny_model), "whole", "cpu", options=options)
 
 
 @pytest.mark.parametrize(

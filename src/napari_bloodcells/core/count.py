@@ -224,7 +224,9 @@ class _Run:
         names = {"boxes": "kind of boxes", "um_per_pixel": "scale", "max_pixels": "limit of pixels"}
         shown = {names.get(key, key): value for key, value in settings.items() if key not in ("model", "device")}
         shown.pop("readers")
-        files = [f"{job.image}\0{_stamp(job.source)}\0{_stamp(job.annotation)}" for job in self.listed.jobs]
+        files = [
+            f"{job.image}\0{_stamp(job.source)}\0{_stamp(job.annotation)}\0{job.version}" for job in self.listed.jobs
+        ]
         boxes = [f"{job.image}\0{_boxes_digest(job.boxes)}" for job in self.listed.jobs if job.boxes is not None]
         from napari_bloodcells import __version__
 

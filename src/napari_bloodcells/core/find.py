@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from napari_bloodcells.core.errors import DataWarning, ImageError
 from napari_bloodcells.core.files import display_name, natural_key, read_regular
@@ -23,9 +22,13 @@ SCANNER_SUFFIXES: frozenset[str] = frozenset({".svs", ".ndpi", ".mrxs", ".scn", 
 SLIDE_SUFFIXES: frozenset[str] = SCANNER_SUFFIXES | {".btf", ".tf8"}
 """Whole slides, also where they are small: scanners' formats, and the suffixes of BigTIFF."""
 
+NO_FILES = ("__MACOSX", "Thumbs.db")
+"""What systems leave behind in folders and archives."""
 _HISTORY = b"epoch,train_loss,train_accuracy,val_loss,val_accuracy,val_balanced_accuracy,"
 """How the ``history.csv`` of this package begins (``training/history.py``)."""
-_LARGEST_MARK = 2**28
+MARKS = ("run.json", "model.json", "history.csv")
+"""Files that say whether this package wrote the folder they are in."""
+LARGEST_MARK = 2**28
 # Pictures that annotate the photographs beside them.
 _MASK_FOLDERS = frozenset({"masks", "mask", "segmentationclass", "segmentationobject"})
 PHOTO_FOLDERS = frozenset({"images", "jpegimages"})
@@ -77,28 +80,54 @@ def is_output_folder(folder: Path | str) -> bool:
     A name is no mark: other programs write a ``run.json``, a ``model.json`` or a ``history.csv`` too.
     """
     folder = Path(folder)
-    run, model = _read_mark(folder / "run.json"), _read_mark(folder / "model.json")
-    versions = run.get("versions")
-    if "fingerprint" in run or (isinstance(versions, dict) and "napari-bloodcells" in versions):
-        return True
-    if {"format", "arch", "scheme", "crop"} <= model.keys():
-        return True
+    return any(is_mark(name, _read_mark(folder / name)) for name in MARKS)
+
+
+def is_mark(name: str, data: bytes) -> bool:
+    """Whether this package wrote the file ``name`` (one of ``MARKS``), by what is in it.
+
+    >>> is_mark("run.json", b'{"fingerprint": {}}'), is_mark("run.json", b'{"speed": 3}'), is_mark("run.json", b"")
+    (True, False, False)
+    """
+    if name == "history.csv":
+        return data.startswith(_HISTORY)
     try:
-        with open(folder / "history.csv", "rb") as file:
-            return file.read(len(_HISTORY)) == _HISTORY
-    except OSError:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
         return False
+    if not isinstance(found, dict):
+        return False
+    if name == "model.json":
+        return {"format", "arch", "scheme", "crop"} <= found.keys()
+    versions = found.get("versions")
+    return "fingerprint" in found or (isinstance(versions, dict) and "napari-bloodcells" in versions)
 
 
-def _read_mark(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty where it is none, or there is none."""
+def _read_mark(path: Path) -> bytes:
+    """What is in a file that may say who wrote its folder; nothing where there is none."""
     if not path.is_file():
-        return {}
+        return b""
     try:
-        found = json.loads(read_regular(path, _LARGEST_MARK, ImageError))
-    except (ImageError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        if path.name == "history.csv":
+            with path.open("rb") as file:
+                return file.read(len(_HISTORY))
+        return read_regular(path, LARGEST_MARK, ImageError)
+    except (ImageError, OSError):
+        return b""
+
+
+def is_mask_folder(name: str, beside: Collection[str]) -> bool:
+    """Whether a folder holds pictures that annotate the photographs of another one, by the names of those beside it.
+
+    >>> is_mask_folder("masks", {"images", "masks"}), is_mask_folder("Masks", {"masks", "a"})
+    (True, False)
+    """
+    return name.casefold() in _MASK_FOLDERS and any(other.casefold() in PHOTO_FOLDERS for other in beside)
+
+
+def results_left_out(folder: str) -> str:
+    """What is told of a folder that is passed over because this package wrote it."""
+    return f"{folder}: holds results of this program, not images; the folder is left out."
 
 
 def _walk(folder: Path, recursive: bool, suffixes: frozenset[str], seen: set[tuple[int, int]]) -> Iterator[Path]:
@@ -112,10 +141,10 @@ def _walk(folder: Path, recursive: bool, suffixes: frozenset[str], seen: set[tup
     except OSError:
         yield folder  # the reader says that it may not be opened
         return
-    names = {entry.name.casefold() for entry in entries}
+    names = {entry.name for entry in entries}
     parts = _parts_of_slides(folder, entries) if suffixes >= SLIDE_SUFFIXES else frozenset()
     for entry in entries:
-        if entry.name.startswith(".") or entry.name in ("__MACOSX", "Thumbs.db") or entry.name in parts:
+        if entry.name.startswith(".") or entry.name in NO_FILES or entry.name in parts:
             continue
         image_name = os.path.splitext(entry.name)[1].casefold() in suffixes
         if not _is_folder(entry):
@@ -124,12 +153,10 @@ def _walk(folder: Path, recursive: bool, suffixes: frozenset[str], seen: set[tup
             continue
         if image_name and _is_empty(entry.path):
             yield folder / entry.name
-        masks = entry.name.casefold() in _MASK_FOLDERS and bool(names & PHOTO_FOLDERS)
-        if not recursive or masks:
+        if not recursive or is_mask_folder(entry.name, names):
             continue
         if is_output_folder(entry.path):
-            text = f"{display_name(entry.path)}: holds results of this program, not images; the folder is left out."
-            warnings.warn(text, DataWarning, stacklevel=2)
+            warnings.warn(results_left_out(display_name(entry.path)), DataWarning, stacklevel=2)
         else:
             yield from _walk(folder / entry.name, recursive, suffixes, seen)
 

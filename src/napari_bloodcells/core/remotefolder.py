@@ -1,4 +1,4 @@
-"""What lies below an address: photographs, and the annotations that belong to them by the rules of ``matching.py``.
+"""What lies below an address: photographs by the rules of ``find.py``, their annotations by those of ``matching.py``.
 
 An object store lists everything at once; elsewhere folder after folder is listed, and one that cannot be is named: no
 photograph and no annotation is passed over without a word.
@@ -6,22 +6,34 @@ photograph and no annotation is passed over without a word.
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeGuard
 from urllib.parse import unquote
 
-from napari_bloodcells.core.errors import UsageError
+from napari_bloodcells.core.errors import ImageError, UsageError
 from napari_bloodcells.core.files import natural_key
-from napari_bloodcells.core.find import IMAGE_SUFFIXES
+from napari_bloodcells.core.find import (
+    IMAGE_SUFFIXES,
+    LARGEST_MARK,
+    MARKS,
+    NO_FILES,
+    is_mark,
+    is_mask_folder,
+    results_left_out,
+)
 from napari_bloodcells.core.layouts import ANNOTATION_FOLDERS
 from napari_bloodcells.core.matching import HEAD, Declared, declared_filename
-from napari_bloodcells.core.remote import file_name, is_web, opened, read_heads, short, shown
+from napari_bloodcells.core.remote import file_name, is_web, opened, read_heads, read_remote, short, shown
 
 _DEEPEST = 32
 """Folders in folders; a page that links to itself would have no end."""
+
+
+_VERSION = ("size", "etag", "md5hash", "content_md5", "lastmodified", "last_modified", "updated", "mtime", "created")
 
 
 @dataclass(frozen=True)
@@ -38,12 +50,15 @@ class RemoteFile:
         The same from the root of its file system: to tell which files lie in one folder, not to be opened.
     size : int or None
         Bytes, where the listing says so.
+    version : str
+        What the listing says of its size, its time or its digest, to see whether it changed; empty where it says none.
     """
 
     address: str
     name: str
     place: Path
     size: int | None = None
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,8 @@ def list_remote(address: str, recursive: bool = True) -> RemoteFolder:
     system, path = opened(address)
     try:
         if system.isfile(path) and not _is_listing(address):
-            single = RemoteFile(address, file_name(address), _place(address), _size(system, path))
+            info = system.info(path)
+            single = RemoteFile(address, file_name(address), _place(address), _size(info), _version(info))
             return RemoteFolder((single,), single=True)
         return _listed(system, path, recursive)
     except Exception as error:  # each file system raises errors of its own
@@ -98,25 +114,27 @@ def annotations_beside(address: str, recursive: bool = True) -> RemoteFolder:
     return RemoteFolder((), tuple(found), tuple(problems))
 
 
-def annotation_of_single(images: Sequence[RemoteFile]) -> tuple[dict[str, str], tuple[str, ...]]:
+def annotation_of_single(images: Sequence[RemoteFile]) -> tuple[dict[str, RemoteFile], tuple[str, ...]]:
     """The XML beside single photographs, by their addresses: asked for by name, as a folder may not be listed.
 
     Returns
     -------
     dict
-        Address of a photograph to that of its XML: beside it, or in an ``Annotations`` folder beside its folder.
+        Address of a photograph to its XML: beside it, or in an ``Annotations`` folder beside its folder.
     tuple of str
         Photographs of which nobody could tell whether they have one, in words.
     """
     asked = {image.address: _xml_names(image.address) for image in images}
     heads = read_heads([place for places in asked.values() for place in places], HEAD)
-    found: dict[str, str] = {}
+    found: dict[str, RemoteFile] = {}
     problems: list[str] = []
     for image in images:
-        there = [place for place in asked[image.address] if _is_file(heads[place])]
+        there = [(place, head) for place in asked[image.address] if _is_file(head := heads[place])]
         unknown = [e for p in asked[image.address] if isinstance(e := heads[p], Exception) and not _is_absent(e)]
         if there:
-            found[image.address] = there[0]
+            address, head = there[0]
+            version = hashlib.sha256(head).hexdigest()
+            found[image.address] = RemoteFile(address, file_name(address), _place(address), version=version)
         elif unknown:
             why = short(unknown[0], *asked[image.address])
             problems.append(f"{file_name(image.address)}: an XML beside it cannot be asked for ({why}); none is used.")
@@ -147,24 +165,70 @@ def _listed(system: Any, path: str, recursive: bool) -> RemoteFolder:
     files, problems = _files_below(system, path, recursive)
     root = path.rstrip("/")
     found: list[RemoteFile] = []
-    for raw, size in files.items():
+    marks: list[RemoteFile] = []
+    for raw, info in files.items():
         address = system.unstrip_protocol(raw)
         below = raw[len(root) :].lstrip("/") if raw.startswith(root) else raw
         name = unquote(below) if is_web(address) else below
-        suffix = posixpath.splitext(name)[1].casefold()
-        if (suffix in IMAGE_SUFFIXES or suffix == ".xml") and not any(p.startswith(".") for p in name.split("/")):
-            found.append(RemoteFile(address, name, _place(address), size))
+        if any(part.startswith(".") or part in NO_FILES for part in name.split("/")):
+            continue
+        file = RemoteFile(address, name, _place(address), _size(info), _version(info))
+        if posixpath.basename(name) in MARKS:
+            marks.append(file)
+        elif posixpath.splitext(name)[1].casefold() in (*IMAGE_SUFFIXES, ".xml"):
+            found.append(file)
+    results = _results(marks, found)
+    masks = _mask_folders(found)
+    place = shown(system.unstrip_protocol(path)).rstrip("/")
+    told = [results_left_out(f"{place}/{folder}".rstrip("/")) for folder in results]
+    found = [file for file in found if not any(_lies_in(file.name, folder) for folder in (*results, *masks))]
     found.sort(key=lambda file: natural_key(file.name))
     xml = tuple(file for file in found if file.name.casefold().endswith(".xml"))
     images = tuple(file for file in found if not file.name.casefold().endswith(".xml"))
-    return RemoteFolder(images, xml, tuple(problems))
+    return RemoteFolder(images, xml, (*problems, *told))
 
 
-def _files_below(system: Any, path: str, recursive: bool) -> tuple[dict[str, int | None], list[str]]:
-    """Files of a folder with their sizes, and in words the folders inside that could not be listed."""
+def _results(marks: Sequence[RemoteFile], found: Sequence[RemoteFile]) -> list[str]:
+    """Folders that hold results of this package, of those that hold images as well; a mark is fetched to be read."""
+    folders: list[str] = []
+    for mark in sorted(marks, key=lambda file: natural_key(file.name)):
+        folder, _, name = mark.name.rpartition("/")
+        if any(_lies_in(mark.name, done) for done in folders):
+            continue
+        if not any(_lies_in(file.name, folder) for file in found):
+            continue
+        try:
+            data = read_remote(mark.address, LARGEST_MARK)
+        except ImageError:  # then it says nothing
+            continue
+        if is_mark(name, data):
+            folders.append(folder)
+    return folders
+
+
+def _lies_in(name: str, folder: str) -> bool:
+    return not folder or name.startswith(f"{folder}/")
+
+
+def _mask_folders(found: Sequence[RemoteFile]) -> set[str]:
+    """Folders of pictures that annotate the photographs beside them."""
+    inside: dict[str, set[str]] = {}
+    for folder in {parent for file in found for parent in PurePosixPath(file.name).parents if parent.name}:
+        inside.setdefault(folder.parent.as_posix(), set()).add(folder.name)
+    return {
+        name if parent == "." else f"{parent}/{name}"
+        for parent, names in inside.items()
+        for name in names
+        if is_mask_folder(name, names)
+    }
+
+
+def _files_below(system: Any, path: str, recursive: bool) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+    """Files of a folder with what is listed of them, and in words the folders inside that could not be listed."""
     if recursive and _lists_at_once(system):
-        return {name: info.get("size") for name, info in system.find(path, detail=True).items()}, []
-    files: dict[str, int | None] = {}
+        listed: dict[str, Mapping[str, Any]] = system.find(path, detail=True)
+        return listed, []
+    files: dict[str, Mapping[str, Any]] = {}
     problems: list[str] = []
     waiting = [(path, 0)]
     while waiting:
@@ -183,7 +247,7 @@ def _files_below(system: Any, path: str, recursive: bool) -> tuple[dict[str, int
             if name == folder.rstrip("/") or last.startswith("."):
                 continue
             if entry["type"] != "directory":
-                files[entry["name"]] = entry.get("size")
+                files[entry["name"]] = entry
             elif recursive and depth < _DEEPEST:
                 waiting.append((name, depth + 1))
     return files, problems
@@ -200,9 +264,15 @@ def _lists_at_once(system: Any) -> bool:
     return kind.find is not AbstractFileSystem.find
 
 
-def _size(system: Any, path: str) -> int | None:
-    size = system.info(path).get("size")
+def _size(info: Mapping[str, Any]) -> int | None:
+    size = info.get("size")
     return size if isinstance(size, int) else None
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    """Size, time and digest of a file as far as its listing tells: each kind of store has names of its own for them."""
+    said = {key.casefold(): value for key, value in info.items()}
+    return " ".join(str(said[key]) for key in _VERSION if said.get(key) is not None)
 
 
 def _place(address: str) -> Path:
@@ -226,7 +296,7 @@ def _xml_names(address: str) -> list[str]:
     return [f"{place}{mark}{query}" for place in places]
 
 
-def _is_file(head: bytes | Exception) -> bool:
+def _is_file(head: bytes | Exception) -> TypeGuard[bytes]:
     """Whether that is the head of a file: some servers answer every address, with a page that says it is not there."""
     if isinstance(head, Exception):
         return False

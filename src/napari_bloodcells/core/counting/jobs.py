@@ -28,7 +28,7 @@ from napari_bloodcells.core.slides.arrayslide import ArraySlide
 
 if TYPE_CHECKING:
     from napari_bloodcells.core.datasets.base import DataSet
-    from napari_bloodcells.core.remotefolder import RemoteFolder
+    from napari_bloodcells.core.remotefolder import RemoteFile, RemoteFolder
 
 Box: TypeAlias = tuple[float, float, float, float]
 Pixels: TypeAlias = NDArray[np.generic] | ArraySlide
@@ -60,6 +60,8 @@ class FieldJob:
         Whether its file may be a copy of another one of the run, by its size.
     kept : str or None
         Folder in which what is finished of a slide is kept while it is under way.
+    version : str
+        What a listing says of the size and time of image and annotation, where they lie elsewhere.
     """
 
     image: str
@@ -69,6 +71,7 @@ class FieldJob:
     boxes: Boxes | None = field(default=None, compare=False)
     maybe_copy: bool = False
     kept: str | None = None
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,14 +164,19 @@ def _remote_jobs(addresses: list[str], recursive: bool, annotations: bool) -> Jo
         prefix = f"{file_name(address)}/" if len(addresses) > 1 and not folder.single else ""
         for file in folder.images:
             name = table_name(f"{prefix}{file.name}")
-            jobs.append(FieldJob(name, file.address, matched.get(file.address), maybe_copy=next(maybe)))
+            xml = matched.get(file.address)
+            version = f"{file.version}\0{'' if xml is None else xml.version}"
+            annotation = None if xml is None else xml.address
+            jobs.append(FieldJob(name, file.address, annotation, maybe_copy=next(maybe), version=version))
     if len({job.image for job in jobs}) < len(jobs):
         raise UsageError("Two of the addresses end with the same name; count them one after the other.")
     return JobList(tuple(jobs), None, (*(text for folder in folders.values() for text in folder.problems), *told))
 
 
-def _remote_annotations(folders: Mapping[str, RemoteFolder], recursive: bool) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Addresses of images to those of their XML files, and in words what was odd about these."""
+def _remote_annotations(
+    folders: Mapping[str, RemoteFolder], recursive: bool
+) -> tuple[dict[str, RemoteFile], tuple[str, ...]]:
+    """Addresses of images to their XML files, and in words what was odd about these."""
     from napari_bloodcells.core.remotefolder import annotation_of_single, annotations_beside, declared_names
 
     matched, told = annotation_of_single(
@@ -178,10 +186,11 @@ def _remote_annotations(folders: Mapping[str, RemoteFolder], recursive: bool) ->
     beside = [annotations_beside(address, recursive) for address in listed]
     problems = [*told, *(text for folder in beside for text in folder.problems)]
     images = {file.place: file.address for folder in listed.values() for file in folder.images}
-    xml = {file.place: file.address for folder in (*listed.values(), *beside) for file in folder.annotations}
+    xml = {file.place: file for folder in (*listed.values(), *beside) for file in folder.annotations}
+    addresses = {place: file.address for place, file in xml.items()}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        pairs = match_annotations(images, xml, declared_names(xml, problems))
+        pairs = match_annotations(images, xml, declared_names(addresses, problems))
     matched |= {images[image]: xml[annotation] for image, annotation in pairs.items()}
     return matched, (*problems, *(str(w.message) for w in caught if issubclass(w.category, DataWarning)))
 
