@@ -23,6 +23,8 @@ ORIGINS = {
     "cellavision": ("CellaVision analyzer, normal and abnormal cells (segmentation_WBC, dataset 2)", "research use"),
     "misp": ("Leukocytes cut tight (Andrade 2019)", "none stated, research use"),
     "chula": ("Chulalongkorn WBC_Dataset, strong vignetting, low contrast", "MIT"),
+    "ankara": ("windows of fields, strong magenta stain (Aslan 2020), types read by eye here", "MIT"),
+    "pig": ("Visayan warty pig, smartphone, types read by eye here", "CC0"),
     "raabin": ("Raabin-WBC pieces of fields (TXL-PBC), types read by eye by two readers", "MIT"),
 }
 INTENDED = """Research use only. Not a medical device: nothing here has been approved for diagnosis, and no differential
@@ -37,7 +39,7 @@ KNOWN_FAILURES = {
 - **Eosinophils whose granules have hardly taken stain** are called neutrophils, and the other way round (`bccd`).
 - **Out of focus, hazy or bluish fields** (`chula`): lymphocytes become monocytes or basophils, as the texture of the
   nucleus is gone. `count` warns of such fields.
-- **Basophils** were seen on five of the seven microscopes, and in numbers on three (`pbc`, `chula`, `raabin`).
+- **Basophils** were seen on five of the nine microscopes, and in numbers on three (`pbc`, `chula`, `raabin`).
 - **Cells cut by the border** are judged by what is left of them; `count` can leave them out.
 - **Where neither red cells nor a scale are at hand** the box is taken as 14 um; a tight box around a lymphocyte then
   enlarges it, and it looks more like a monocyte.

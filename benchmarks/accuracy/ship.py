@@ -3,10 +3,11 @@
 Temperature, thresholds and the confusion matrix come from validation cells, with at most 60 of one class of one source:
 ``pbc`` alone would be nine tenths of them otherwise, and a confidence that is right on one microscope is not wanted.
 
-    python -m benchmarks.accuracy.ship --data ../shared/data --trunk third.pt
+    python -m benchmarks.accuracy.ship --data ../shared/data --trunk fourth.pt fifth.pt
 
-Of several trunks, each of which went on from the one before, the weighted mean of the weights is taken (Wortsman et
-al., "Model soups", ICML 2022).
+Of several trunks that went on from the same weights, or each from the one before, the weighted mean of the weights is
+taken (Wortsman et al., "Model soups", ICML 2022).  With ``--compare`` nothing is written: the log-loss of the
+validation cells is printed, by which the trunk or the mean was chosen.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from benchmarks.accuracy.cells import SCHEME, SEEN, TRAIN, VALIDATION, AllCells, gather
 from benchmarks.accuracy.trunk import MEAN, STD, averaged, load_trunk
@@ -39,7 +41,7 @@ from napari_bloodcells.core.training.temperature import fit_temperature
 
 WEIGHTS = Path(__file__).parents[2] / "src" / "napari_bloodcells" / "weights"
 DESCRIPTIONS = {
-    "wbc5": "Five mature white cells; the default. Trained on seven microscopes.",
+    "wbc5": "Five mature white cells; the default. Trained on nine microscopes.",
     "pbc8": "The eight classes of PBC: five mature white cells, immature granulocytes, erythroblasts, platelets.",
     "wbc4": "Four white cells of the Kaggle set (no basophils).",
 }
@@ -52,12 +54,17 @@ _FAR = 1.5
 
 @dataclass(frozen=True)
 class Bundle:
-    """A classifier with all that its ``model.json`` says, before it is written."""
+    """A classifier with all that its ``model.json`` says, before it is written.
+
+    ``loss`` is the log-loss of the validation cells at a temperature of 1, ``loss_by_source`` the mean of the sources'.
+    """
 
     module: Classifier
     info: BundleInfo
     space: FeatureSpace
     scores: Scores
+    loss: float
+    loss_by_source: float
 
     def model(self) -> Model:
         """Loaded, as ``load_model`` would give it."""
@@ -103,6 +110,7 @@ def make_bundle(weights: Mapping[str, Tensor], cells: AllCells, name: str, witho
     space = fit_feature_space(features, torch.from_numpy(labels[training[:_SPACE_CELLS]]), len(rows))
     features, logits = model.features_and_logits(cells.crops(held))
     truth = labels[held]
+    losses = F.cross_entropy(logits, torch.from_numpy(truth), reduction="none").numpy()
     temperature = round(fit_temperature(logits.numpy(), truth), 4)
     shares = (logits / temperature).softmax(1).numpy()
     right = shares.argmax(1) == truth
@@ -120,7 +128,10 @@ def make_bundle(weights: Mapping[str, Tensor], cells: AllCells, name: str, witho
         ),
         "metrics": scores.metrics,
     }
-    return Bundle(module, info.model_copy(update=update), space, scores)
+    by_source = [float(losses[cells.sources[held] == source].mean()) for source in np.unique(cells.sources[held])]
+    return Bundle(
+        module, info.model_copy(update=update), space, scores, float(losses.mean()), float(np.mean(by_source))
+    )
 
 
 def _at_most(at: NDArray[np.intp], labels: NDArray[np.int64], sources: NDArray[np.str_], most: int) -> NDArray[np.intp]:
@@ -152,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--trunk", type=Path, nargs="+", required=True)
     parser.add_argument("--shares", type=float, nargs="+", help="of each trunk in the mean; alike by default")
+    parser.add_argument("--compare", action="store_true", help="print the figures alone, write nothing")
     parser.add_argument("-o", "--output", type=Path, default=WEIGHTS)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -159,12 +171,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     weights = averaged([load_trunk(trunk) for trunk in given.trunk], given.shares)
     for name in DESCRIPTIONS:
         bundle = make_bundle(weights, cells, name)
-        save_bundle(given.output / name, bundle.module, bundle.info, space=bundle.space, half=True, overwrite=True)
+        if not given.compare:
+            save_bundle(given.output / name, bundle.module, bundle.info, space=bundle.space, half=True, overwrite=True)
         accuracy = bundle.scores["accuracy"]
         info = bundle.info
         print(
             f"{name}: validation accuracy {accuracy.value:.3f} of {accuracy.n}, temperature {info.temperature}, "
-            f"unidentified under {info.min_confidence} or beyond {info.max_distance}"
+            f"unidentified under {info.min_confidence} or beyond {info.max_distance}, "
+            f"log-loss {bundle.loss:.3f}, in the mean of the sources {bundle.loss_by_source:.3f}"
         )
 
 

@@ -37,15 +37,15 @@ SHORT = FineTuneSettings(steps=40, batch_size=16, lr=3e-3)
 
 
 def drawn(n: int, seed: int = 0, classes: int = 2) -> LabeledCells:
-    """Cells in any color whose class is told by how large their nucleus is."""
+    """Cells of one stain, lighter and darker, whose class is told by how large their nucleus is."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:120, :120] - 60
     distance = np.hypot(rows, columns)
     labels = np.arange(n) % classes
     wide = np.full((n, 3, 120, 120), 235, np.uint8)
     for image, label in zip(wide, labels, strict=True):
-        image[:, distance < 28] = rng.uniform(150, 220, 3)[:, None].astype(np.uint8)
-        image[:, distance < (8, 20, 14)[label]] = rng.uniform(40, 90, 3)[:, None].astype(np.uint8)
+        image[:, distance < 28] = rng.uniform(170, 205, 3)[:, None].astype(np.uint8)
+        image[:, distance < (8, 20, 14)[label]] = rng.uniform(50, 80, 3)[:, None].astype(np.uint8)
     crops = torch.from_numpy(wide)
     names = np.array([f"cell {seed} {i}" for i in range(n)])
     return LabeledCells(crops[:, :, 20:100, 20:100].contiguous(), crops, torch.full((n,), 56.0), labels, names)
@@ -71,7 +71,7 @@ def views_of(model: Model, cells: LabeledCells) -> np.ndarray[Any, Any]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finetune, "FineTuneSettings", lambda: SHORT)
+    monkeypatch.setattr(finetune, "settings_for", lambda _: SHORT)
 
 
 def test_the_network_learns_cells_that_it_did_not_see_and_the_old_one_stays():
@@ -82,6 +82,18 @@ def test_the_network_learns_cells_that_it_did_not_see_and_the_old_one_stays():
     assert right(model, drawn(40, seed=1)) < 0.7
     assert right(new, drawn(40, seed=1)) > 0.85
     assert all(torch.equal(t, before[name]) for name, t in model.module.state_dict().items())
+
+
+def test_cells_of_two_classes_are_not_called_by_a_third_and_no_class_is_learned_away():
+    model, cells = load_model("default", "cpu"), drawn(16)
+    head = model.module.head
+    bias = head.bias.detach().double().numpy() + 3 * np.eye(5)[2]
+    biased = model.module.with_head(head.weight.detach().double().numpy(), bias)
+    module = fine_tune(biased, model.info, cells, FineTuneSettings(steps=15, batch_size=16), Silent())
+    new = Model(model.info, module, None)
+    assert right(Model(model.info, biased, None), cells) == 0
+    assert right(new, cells) > 0.9
+    assert new.predict(cells.crops).probabilities[:, 2].max() > 0.01
 
 
 def test_the_same_cells_give_the_same_network():
@@ -139,7 +151,7 @@ def test_a_network_that_does_worse_in_cross_validation_is_given_up(quick, monkey
 
 def test_a_bundle_without_a_space_gets_none(quick, monkeypatch):
     monkeypatch.setattr(finetune, "_clearly_worse", lambda *_: False)
-    monkeypatch.setattr(finetune, "FineTuneSettings", lambda: replace(SHORT, steps=2))
+    monkeypatch.setattr(finetune, "settings_for", lambda _: replace(SHORT, steps=2))
     model, cells = small_model(space=False), drawn(8)
     views = views_of(model, cells)
     found = choose_network(
