@@ -81,8 +81,9 @@ def card(name: str, found: dict[str, Any]) -> str:
         f"`bloodcells-batch train --recipe {name} ...` trains this network with these settings. The weights shipped "
         "were made by `python -m benchmarks.accuracy.trunk` in three legs of 50, 70 and 75 minutes (4.4 million "
         "cells; all eight classes of `pbc8`, all sources, one core of a two-core AMD EPYC with AVX512-BF16 shared "
-        "with other work, seeds 0, 0 and 3; the commands are on the page *Accuracy*) and "
-        "`python -m benchmarks.accuracy.ship`; "
+        "with other work, seeds 0, 0 and 3) and two more from there side by side (95 and 80 minutes of a core without "
+        "bfloat16, 1.1 million cells, seeds 4 and 5), whose mean they are; the commands are on the page *Accuracy*; "
+        "and by `python -m benchmarks.accuracy.ship`; "
         "`wbc5` and `wbc4` are its outputs for their classes.",
         "",
         "## Figures",
