@@ -18,45 +18,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from napari_bloodcells.core.datasets import DataSet, Sample, load_dataset
+from napari_bloodcells.core.datasets import DataSet, load_dataset
 from napari_bloodcells.core.evaluate import evaluate
-from napari_bloodcells.core.images import read_image
-from napari_bloodcells.core.localize.learned import load_learned
 
 SOURCES = ("ankara", "pig")
 TABLE = Path(__file__).parent / "read_by_eye.csv"
-_NEAR = 1.0
-"""Pixels by which an edge of a box in the table may differ from the source's (it is written in six digits)."""
 
 
 def cells_by_eye(data: Path, source: str) -> DataSet:
-    """The named cells of a source with the names of ``read_by_eye.csv``.
-
-    Fields without boxed red cells (``pig``) get the scale that the shipped localizer measures, as in a count.
-    """
+    """The named cells of a source with the names of ``read_by_eye.csv``, which lists their boxes in six digits."""
     every = load_dataset(data / source)
-    boxed = {}
-    for sample in every.samples:
-        boxed.setdefault(sample.image.relative_to(data / source).as_posix(), []).append(sample)
+    boxed = {
+        (sample.image.relative_to(data / source).as_posix(), *(f"{v:g}" for v in sample.box or ())): sample
+        for sample in every.samples
+    }
     with TABLE.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["source"] == source]
-    named = [replace(_at(row, boxed[row["image"]]), label=row["label"]) for row in rows]
-    return replace(every, samples=tuple(_scaled(named)))
-
-
-def _at(row: dict[str, str], samples: list[Sample]) -> Sample:
-    corners = [float(row[name]) for name in ("x_min", "y_min", "x_max", "y_max")]
-    for sample in samples:
-        if max(abs(a - b) for a, b in zip(corners, sample.box or (), strict=True)) < _NEAR:
-            return sample
-    raise LookupError(f"{row['source']}/{row['image']}: no box at {corners}; was the source changed?")
-
-
-def _scaled(samples: list[Sample]) -> list[Sample]:
-    if all(sample.um_per_pixel is not None for sample in samples):
-        return samples
-    localizer = load_learned()
-    return [replace(s, um_per_pixel=localizer.find(read_image(s.image)).um_per_pixel) for s in samples]
+    place = ("image", "x_min", "y_min", "x_max", "y_max")
+    named = [replace(boxed[tuple(row[name] for name in place)], label=row["label"]) for row in rows]
+    return replace(every, samples=tuple(named))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeGuard
 from urllib.parse import unquote
 
@@ -177,25 +177,24 @@ def _listed(system: Any, path: str, recursive: bool) -> RemoteFolder:
             marks.append(file)
         elif posixpath.splitext(name)[1].casefold() in (*IMAGE_SUFFIXES, ".xml"):
             found.append(file)
-    results = _results(marks, found)
-    masks = _mask_folders(found)
+    holding = {folder for file in found for folder in _folders_of(file.name)}
+    results = _results(marks, holding)
+    left_out = {*results, *_mask_folders(holding)}
     place = shown(system.unstrip_protocol(path)).rstrip("/")
     told = [results_left_out(f"{place}/{folder}".rstrip("/")) for folder in results]
-    found = [file for file in found if not any(_lies_in(file.name, folder) for folder in (*results, *masks))]
+    found = [file for file in found if left_out.isdisjoint(_folders_of(file.name))] if left_out else found
     found.sort(key=lambda file: natural_key(file.name))
     xml = tuple(file for file in found if file.name.casefold().endswith(".xml"))
     images = tuple(file for file in found if not file.name.casefold().endswith(".xml"))
     return RemoteFolder(images, xml, (*problems, *told))
 
 
-def _results(marks: Sequence[RemoteFile], found: Sequence[RemoteFile]) -> list[str]:
+def _results(marks: Sequence[RemoteFile], holding: Collection[str]) -> list[str]:
     """Folders that hold results of this package, of those that hold images as well; a mark is fetched to be read."""
     folders: list[str] = []
     for mark in sorted(marks, key=lambda file: natural_key(file.name)):
         folder, _, name = mark.name.rpartition("/")
-        if any(_lies_in(mark.name, done) for done in folders):
-            continue
-        if not any(_lies_in(file.name, folder) for file in found):
+        if folder not in holding or not set(folders).isdisjoint(_folders_of(mark.name)):
             continue
         try:
             data = read_remote(mark.address, LARGEST_MARK)
@@ -206,18 +205,25 @@ def _results(marks: Sequence[RemoteFile], found: Sequence[RemoteFile]) -> list[s
     return folders
 
 
-def _lies_in(name: str, folder: str) -> bool:
-    return not folder or name.startswith(f"{folder}/")
+def _folders_of(name: str) -> list[str]:
+    """The folders that a file lies in, from what was given (empty) to its own.
+
+    >>> _folders_of("a/b/1.png")
+    ['', 'a', 'a/b']
+    """
+    parts = name.split("/")[:-1]
+    return ["/".join(parts[:n]) for n in range(len(parts) + 1)]
 
 
-def _mask_folders(found: Sequence[RemoteFile]) -> set[str]:
-    """Folders of pictures that annotate the photographs beside them."""
-    inside: dict[str, set[str]] = {}
-    for folder in {parent for file in found for parent in PurePosixPath(file.name).parents if parent.name}:
-        inside.setdefault(folder.parent.as_posix(), set()).add(folder.name)
+def _mask_folders(holding: Collection[str]) -> set[str]:
+    """Of folders that hold images, those whose pictures annotate the photographs beside them."""
+    beside: dict[str, set[str]] = {}
+    for folder in holding:
+        parent, _, name = folder.rpartition("/")
+        beside.setdefault(parent, set()).add(name)
     return {
-        name if parent == "." else f"{parent}/{name}"
-        for parent, names in inside.items()
+        f"{parent}/{name}".lstrip("/")
+        for parent, names in beside.items()
         for name in names
         if is_mask_folder(name, names)
     }
