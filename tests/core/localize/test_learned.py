@@ -147,6 +147,22 @@ def test_a_lower_threshold_finds_no_less(localizer: LearnedLocalizer) -> None:
     assert len(load_learned(threshold=0.05).find(image).wbc) >= len(load_learned(threshold=0.9).find(image).wbc)
 
 
+def test_a_white_cell_seen_as_a_red_one_has_a_lower_score(localizer: LearnedLocalizer) -> None:
+    info, net = read_localizer()
+
+    def scores(red: float) -> np.ndarray:
+        white = info.calibration[0].model_copy(update={"red": red})
+        rules = info.model_copy(update={"calibration": (white, *info.calibration[1:])})
+        found = LearnedLocalizer(rules, net, threshold=0.0).find(draw_smear(3, SmearSettings(cells=4)).image)
+        return found.wbc.scores
+
+    without, with_red = scores(0.0), scores(2.0)
+    assert len(without) == len(with_red)
+    assert (with_red <= without).all()
+    assert (with_red < without).any()
+    assert (with_red[without > 0.9] > 0.5).all()  # white cells stay
+
+
 @pytest.mark.data
 def test_the_test_part_of_bccd_is_found(shared_data: Path) -> None:
     names = (shared_data / "bccd" / "ImageSets" / "Main" / "test.txt").read_text().split()

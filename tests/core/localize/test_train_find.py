@@ -117,6 +117,16 @@ def test_a_calibrated_score_is_how_often_it_is_right() -> None:
     assert rule.offset == pytest.approx(1, rel=0.2)
 
 
+def test_what_is_seen_as_a_red_cell_as_well_is_a_white_one_less_often() -> None:
+    rng = np.random.default_rng(0)
+    logits, red = rng.normal(0, 2, 5000), np.where(rng.random(5000) < 0.5, rng.uniform(0, 4, 5000), 0.0)
+    true = rng.random(5000) < 1 / (1 + np.exp(-(2 * logits + 1 - 0.7 * red)))
+    rule = fit_platt(logits, true, np.ones(5000), red)
+    assert (rule.slope, rule.offset, rule.red) == pytest.approx((2, 1, 0.7), rel=0.2)
+    assert fit_platt(logits, true, np.ones(5000), -red).red == 0  # it may not speak for a white cell
+    assert fit_platt(logits, true, np.ones(5000), np.zeros(5000)) == fit_platt(logits, true, np.ones(5000))
+
+
 @pytest.mark.data
 def test_no_photograph_of_the_published_test_part_is_trained_on(shared_data: Path) -> None:
     items = collect([shared_data / "bccd"])

@@ -1,7 +1,8 @@
 """What a score means: slopes and offsets that make it a probability, and the thresholds, both from validation fields.
 
 Validation fields are searched with every threshold off; each found box is a true cell or not; a logistic regression on
-the logit (Platt 1999) turns the peak of the heat map into how often such a box is right.  Every source weighs the same.
+the logit (Platt 1999) turns the peak of the heat map into how often such a box is right.  For white cells it also asks
+how much the box is seen as a red cell (``decode.also_red``).  Every source weighs the same.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from napari_bloodcells.core.boxes import Boxes, iou
 from napari_bloodcells.core.errors import BloodcellsError
 from napari_bloodcells.core.images import read_image
 from napari_bloodcells.core.localize.collect import TruthField
+from napari_bloodcells.core.localize.decode import also_red
 from napari_bloodcells.core.localize.eightbit import recorded_ranges
 from napari_bloodcells.core.localize.learned import LearnedLocalizer
 from napari_bloodcells.core.localize.net import CLASSES, CellNet
@@ -40,9 +42,11 @@ likely as not is never left out; and at 0.2, which a validation part can well be
 
 @dataclass(frozen=True)
 class _Found:
-    """Boxes of one class on one field: their logits, whether each is true, how many true ones there are."""
+    """Boxes of one class on one field: their logits, how much each is seen as a red cell as well (white cells only),
+    whether each is true, how many true ones there are."""
 
     logits: NDArray[np.float64]
+    red: NDArray[np.float64]
     true: NDArray[np.bool_]
     wanted: int
     source: str
@@ -87,8 +91,9 @@ def calibrate_localizer(
             continue
         n_of = {s: sum(len(r.logits) for r in results[c] if r.source == s) for s in {r.source for r in results[c]}}
         weights = np.concatenate([np.full(len(r.logits), 1 / max(n_of[r.source], 1)) for r in results[c]])
-        calibrations[c] = fit_platt(logits, true, weights)
-        sure = [_probability(calibrations[c], r.logits) for r in results[c]]
+        red = np.concatenate([r.red for r in results[c]]) if c == 0 else None
+        calibrations[c] = fit_platt(logits, true, weights, red)
+        sure = [_probability(calibrations[c], r) for r in results[c]]
         choose = _threshold_for_recall if c == 0 else _threshold_for_number
         thresholds[c] = float(np.clip(choose(results[c], sure), *BOUNDS[c]))
     return info.model_copy(update={"calibration": tuple(calibrations), "thresholds": tuple(thresholds)})
@@ -109,7 +114,8 @@ def _search(localizer: LearnedLocalizer, items: Sequence[TruthField], progress: 
             continue
         for c, (name, boxes) in enumerate(zip(CLASSES, (field.wbc, field.rbc, field.platelets), strict=True)):
             if name in item.truth.classes:
-                results[c].append(_compare(boxes, item.truth.boxes, name, item.source))
+                red = also_red(boxes.xyxy, (field.rbc.xyxy, field.rbc.scores)) if c == 0 else np.zeros(len(boxes))
+                results[c].append(_compare(boxes, red, item.truth.boxes, name, item.source))
     return results
 
 
@@ -119,7 +125,7 @@ def _evenly(items: Sequence[TruthField], source: str, most: int) -> list[TruthFi
     return here[:: max(-(-len(here) // most), 1)]
 
 
-def _compare(boxes: Boxes, truth: Boxes, name: str, source: str) -> _Found:
+def _compare(boxes: Boxes, red: NDArray[np.float64], truth: Boxes, name: str, source: str) -> _Found:
     true = truth.named(name).xyxy
     ignored = truth.named("ignore").xyxy
     if name == "WBC":
@@ -133,34 +139,51 @@ def _compare(boxes: Boxes, truth: Boxes, name: str, source: str) -> _Found:
         right = overlap.max(1) >= 0.5 if len(true) else np.zeros(len(boxes), np.bool_)
         keep = np.ones(len(boxes), np.bool_)
     p = np.clip(boxes.scores[keep].astype(np.float64), 1e-6, 1 - 1e-6)
-    return _Found(np.log(p / (1 - p)), right[keep], len(true), source)
+    return _Found(np.log(p / (1 - p)), red[keep], right[keep], len(true), source)
 
 
-def fit_platt(logits: NDArray[np.float64], true: NDArray[np.bool_], weights: NDArray[np.float64]) -> Calibration:
-    """Weighted logistic regression of ``true`` on ``logits`` by Newton's method, with a slight pull to slope 1.
+def fit_platt(
+    logits: NDArray[np.float64],
+    true: NDArray[np.bool_],
+    weights: NDArray[np.float64],
+    red: NDArray[np.float64] | None = None,
+) -> Calibration:
+    """Weighted logistic regression of ``true`` on ``logits``, and on ``red`` where it is given, by Newton's method.
+
+    It is pulled slightly to slope 1 and to no weight of ``red``, which is never below 0.
 
     >>> x = np.linspace(-4, 4, 400); fit = fit_platt(x, np.arange(400) % 2 == 0, np.ones(400))
-    >>> fit.slope < 0.2, abs(fit.offset) < 0.1
-    (True, True)
+    >>> fit.slope < 0.2, abs(fit.offset) < 0.1, fit.red
+    (True, True, 0.0)
     """
+    if red is not None and red.any():
+        rule = _newton(np.stack([logits, np.ones(len(logits)), -red], axis=1), true, weights)
+        if rule[2] > 0:
+            return Calibration(slope=float(rule[0]), offset=float(rule[1]), red=float(rule[2]))
+    rule = _newton(np.stack([logits, np.ones(len(logits))], axis=1), true, weights)
+    return Calibration(slope=float(rule[0]), offset=float(rule[1]))
+
+
+def _newton(x: NDArray[np.float64], true: NDArray[np.bool_], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights of the columns of ``x`` (N, K); the first, at least 0.05, is pulled to 1, the others to 0."""
     weights = weights / weights.mean()
-    slope, offset, pull = 1.0, 0.0, 1.0
+    wanted: NDArray[np.float64] = np.eye(x.shape[1])[0]
+    rule: NDArray[np.float64] = wanted.copy()
     for _ in range(50):
-        p = 1 / (1 + np.exp(-(slope * logits + offset)))
-        error, spread = weights * (p - true), weights * p * (1 - p) + 1e-9
-        gradient = np.array([(error * logits).sum() + pull * (slope - 1), error.sum() + pull * offset])
-        cross = (spread * logits).sum()
-        hessian = np.array([[(spread * logits**2).sum() + pull, cross], [cross, spread.sum() + pull]])
+        p = 1 / (1 + np.exp(-(x @ rule)))
+        gradient = x.T @ (weights * (p - true)) + (rule - wanted)
+        hessian = (x * (weights * p * (1 - p) + 1e-9)[:, None]).T @ x + np.eye(x.shape[1])
         step = np.linalg.solve(hessian, gradient)
         step *= min(1.0, 2.0 / max(np.abs(step).max(), 1e-12))
-        slope, offset = max(slope - step[0], 0.05), offset - step[1]
+        rule = rule - step
+        rule[0] = max(rule[0], 0.05)
         if np.abs(step).max() < 1e-8:
             break
-    return Calibration(slope=float(slope), offset=float(offset))
+    return rule
 
 
-def _probability(rule: Calibration, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = 1 / (1 + np.exp(-(rule.slope * logits + rule.offset)))
+def _probability(rule: Calibration, found: _Found) -> NDArray[np.float64]:
+    result: NDArray[np.float64] = 1 / (1 + np.exp(-(rule.slope * found.logits + rule.offset - rule.red * found.red)))
     return result
 
 

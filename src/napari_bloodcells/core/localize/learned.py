@@ -24,7 +24,7 @@ from napari_bloodcells.core.boxes import touches_border
 from napari_bloodcells.core.crops import WHITE_LEVEL, local_white
 from napari_bloodcells.core.devices import fast_bf16, fast_int8, pick_device
 from napari_bloodcells.core.localize.base import RED_CELL_UM, Field, check_image, found
-from napari_bloodcells.core.localize.decode import DecodeSettings, Found, decode
+from napari_bloodcells.core.localize.decode import DecodeSettings, Found, also_red, decode
 from napari_bloodcells.core.localize.eightbit import eight_bit
 from napari_bloodcells.core.localize.net import CLASSES, GRID, MEAN, SPREAD, STRIDE, CellNet, plain_weights
 from napari_bloodcells.core.localize.store import LocalizerInfo, home, read_localizer
@@ -153,7 +153,8 @@ class LearnedLocalizer:
         zoom = np.array([*look.zoom, *look.zoom], np.float32)
         kept = []
         for c, (boxes, scores) in enumerate(look.cells):
-            sure = self._calibrated(scores, c)
+            red = also_red(boxes, look.cells[1], self._decoding) if c == 0 else None
+            sure = self._calibrated(scores, c, red)
             keep = sure >= self.thresholds[c]
             kept.append(found(boxes[keep] / zoom, CLASSES[c], sure[keep]))
         measured = um_per_pixel
@@ -246,10 +247,14 @@ class LearnedLocalizer:
             return float(np.median((boxes[use, 2:] - boxes[use, :2]).max(1))) / WBC_PER_RED_CELL, False
         return None, False
 
-    def _calibrated(self, scores: NDArray[np.float32], c: int) -> NDArray[np.float32]:
+    def _calibrated(
+        self, scores: NDArray[np.float32], c: int, red: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float32]:
         rule = self.info.calibration[c]
         p = np.minimum(np.maximum(scores.astype(np.float64), 1e-6), 1 - 1e-6)
         logit = np.log(p / (1 - p)) * rule.slope + rule.offset
+        if red is not None:
+            logit -= rule.red * red
         result: NDArray[np.float32] = (1 / (1 + np.exp(-logit))).astype(np.float32)
         return result
 

@@ -51,10 +51,12 @@ class _Record(BaseModel):
 
 
 class Calibration(_Record):
-    """For one class: ``1 / (1 + exp(-(slope * logit + offset)))`` is how often such a box is a true cell."""
+    """For one class: ``1 / (1 + exp(-(slope * logit + offset - red * r)))`` is how often such a box is a true cell,
+    where ``r`` says how much the box is seen as a red cell as well (``decode.also_red``; 0 but for white cells)."""
 
     slope: Annotated[float, Field(gt=0, le=100)] = 1.0
     offset: Number = 0.0
+    red: Annotated[float, Field(ge=0, le=100)] = 0.0
 
 
 class EightBitRange(_Record):
