@@ -70,6 +70,22 @@ def test_photographs_that_only_the_remarks_know_have_their_cells(
         collect.read_parts(tmp_path / "unknown")
 
 
+def test_a_box_that_no_reader_could_name_is_neither_right_nor_wrong(tmp_path: Path) -> None:
+    folder = tmp_path / "read"
+    for i in range(3):
+        picture(folder / "images" / f"{i}.png")
+        (folder / "labels").mkdir(exist_ok=True)
+        (folder / "labels" / f"{i}.txt").write_text("0 0.5 0.5 0.4 0.4\n1 0.2 0.2 0.2 0.2\n")
+    (folder / "classes.txt").write_text("WBC\nRBC\n")
+    rows = [("0", "monocyte", "monocyte", "yes"), ("1", "", "", "no"), ("2", "monocyte", "monocyte", "no")]
+    (folder / "classes.csv").write_text(
+        "image,x_min,y_min,x_max,y_max,reader_1,reader_2,sure\n"
+        + "".join(f"images/{i}.png,18,18,42,42,{one},{two},{sure}\n" for i, one, two, sure in rows)
+    )
+    found = {item.truth.image.stem: item.truth.boxes.labels for item in collect.collect([folder])}
+    assert found == {"0": ("WBC", "RBC"), "1": ("ignore", "RBC"), "2": ("WBC", "RBC")}
+
+
 def test_remarks_of_photographs_without_a_white_cell_are_empty() -> None:
     import csv
     from importlib.resources import files

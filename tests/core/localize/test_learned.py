@@ -58,6 +58,33 @@ def test_the_scale_is_measured(localizer: LearnedLocalizer, um_per_pixel: float)
     assert measured == pytest.approx(7.5 / true, rel=0.12)
 
 
+@pytest.mark.parametrize(
+    ("large", "small", "expected"),
+    [
+        ((6, 0.97), (80, 0.5), 20),  # an almost empty field: dust outnumbers the red cells
+        ((6, 0.97), (80, 0.97), 7),  # tiny red cells, and some heaps of them
+        ((2, 0.97), (80, 0.5), 7),  # two large things are no ruler
+        ((40, 0.97), (10, 0.5), 20),
+    ],
+)
+def test_dust_is_no_ruler_where_red_cells_are_sure(
+    localizer: LearnedLocalizer, large: tuple[int, float], small: tuple[int, float], expected: float
+) -> None:
+    def cells(n: int, side: float, calibrated: float) -> tuple[np.ndarray, np.ndarray]:
+        rule = localizer.info.calibration[1]
+        raw = (np.log(calibrated / (1 - calibrated)) - rule.offset) / rule.slope
+        corner = np.stack([np.arange(n) * 10.0 + 10, np.full(n, 100.0)], axis=1)
+        boxes = np.concatenate([corner, corner + side], axis=1).astype(np.float32)
+        return boxes, np.full(n, 1 / (1 + np.exp(-raw)), np.float32)
+
+    (a, b), (c, d) = cells(large[0], 20, large[1]), cells(small[0], 7, small[1])
+    red = np.concatenate([a, c]), np.concatenate([b, d])
+    none = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+    diameter, from_red_cells = localizer._ruler((none, red, none), (1000, 1000))
+    assert from_red_cells
+    assert diameter == pytest.approx(expected, abs=0.01)
+
+
 def test_a_given_scale_overrules_the_measured_one(localizer: LearnedLocalizer) -> None:
     smears = [draw_smear(seed) for seed in range(4, 12)]
     fields = [localizer.find(smear.image, um_per_pixel=0.1) for smear in smears]

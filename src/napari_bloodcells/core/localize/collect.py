@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_bloodcells.core.boxes import Boxes
+from napari_bloodcells.core.boxes import Boxes, iou
 from napari_bloodcells.core.central import central_box
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.datasets import load_dataset
@@ -34,6 +34,8 @@ from napari_bloodcells.core.progress import Progress, check_cancelled
 MOST_SINGLE_CELLS = 560
 """Single-cell images taken of one source; they show one cell each and no other way of looking."""
 VALIDATION_SHARE = 0.12
+_SAME_BOX = 0.9
+"""Overlap (IoU) of a box of the table of readers and one of the annotation that are the same box."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def read_parts(folder: Path) -> list[TruthField]:
         bare = tuple(FieldTruth(p, Boxes(), f"{folder.name}:{p.stem}", None, frozenset({"WBC"})) for p in images)
         dataset = DataSet(folder.name, folder, (), "images", bare)
     single = not dataset.fields
-    truths = _single_cells(dataset) if single else [_remarked(t, remarks) for t in dataset.fields]
+    truths = _single_cells(dataset) if single else [_remarked(t, remarks) for t in _without_unnamed(dataset)]
     published = _voc_parts(folder)
     truths = [replace(t, split=published.get(t.image.stem, t.split)) for t in truths]
     parts = {t.group: _part(t) for t in truths}
@@ -130,6 +132,24 @@ def _single_cells(dataset: DataSet) -> list[FieldTruth]:
             )
         )
     return truths
+
+
+def _without_unnamed(dataset: DataSet) -> list[FieldTruth]:
+    """The fields; a white cell's box that readers could neither name nor be sure of is neither asked for nor punished
+    (in ``raabin`` these are pieces at the border, and boxes around red cells)."""
+    unnamed: dict[Path, list[tuple[float, ...]]] = {}
+    for sample in dataset.samples:
+        if sample.label is None and not sample.sure and sample.box is not None:
+            unnamed.setdefault(sample.image, []).append(sample.box)
+    fields = []
+    for truth in dataset.fields:
+        if truth.image in unnamed:
+            overlap = iou(truth.boxes.xyxy, np.array(unnamed[truth.image], np.float32)).max(1)
+            marks = zip(truth.boxes.labels, overlap.tolist(), strict=True)
+            labels = tuple("ignore" if name == "WBC" and share > _SAME_BOX else name for name, share in marks)
+            truth = replace(truth, boxes=replace(truth.boxes, labels=labels))
+        fields.append(truth)
+    return fields
 
 
 def read_remarks(source: str) -> dict[str, list[tuple[float, float, float, float, str]]]:

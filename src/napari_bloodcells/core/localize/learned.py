@@ -58,6 +58,10 @@ class LookSettings:
     """The image is enlarged no further than this; beyond it there is nothing to see."""
     ruler_score: float = 0.35
     """Lowest score of a cell that serves as the ruler."""
+    sure_score: float = 0.8
+    """Lowest score of the red cells that are the ruler where specks outnumber them."""
+    speck: float = 1.4
+    """Red cells of one field are alike to this factor; what is smaller than the sure ones by more is dust."""
     window: int = 1024
     """Larger working images are put through the net in windows of this side, for the memory's sake."""
     halo: int = 96
@@ -230,17 +234,26 @@ class LearnedLocalizer:
         """Diameter of a red cell in working pixels, and whether three or more of them gave it.
 
         The median of the whole red cells, weighted by score; where there are fewer than three, the largest of what
-        was found is taken for a white cell.
+        was found is taken for a white cell.  On an almost empty field specks outnumber the red cells, and are looked at
+        ever more closely: there it is the median of those alike to what the sure ones cover most of.
         """
         rule = self.settings
         boxes, scores = cells[1]
-        use = (self._calibrated(scores, 1) >= rule.ruler_score) & ~touches_border(boxes, size[1], size[0], 1.0)
+        likely = self._calibrated(scores, 1)
+        use = (likely >= rule.ruler_score) & ~touches_border(boxes, size[1], size[0], 1.0)
         if use.sum() >= 3:
+            likely, score = likely[use], scores[use].astype(np.float64)
             sides = boxes[use, 2:] - boxes[use, :2]
-            diameter = np.sqrt(sides[:, 0] * sides[:, 1])
-            order = np.argsort(diameter, kind="stable")
-            weight = np.cumsum(scores[use][order].astype(np.float64))
-            return float(diameter[order][np.searchsorted(weight, weight[-1] / 2)]), True
+            area = sides[:, 0] * sides[:, 1]
+            diameter = np.sqrt(area)
+            usual = _weighted_median(diameter, score)
+            sure = likely >= rule.sure_score
+            if sure.any():
+                covering = _weighted_median(diameter[sure], (score * area)[sure])
+                alike = sure & (diameter > covering / rule.speck) & (diameter < covering * rule.speck)
+                if covering > rule.speck * usual and alike.sum() >= 3:
+                    usual = _weighted_median(diameter[alike], score[alike])
+            return usual, True
         boxes, scores = cells[0]
         use = self._calibrated(scores, 0) >= rule.ruler_score
         if use.any():
@@ -297,6 +310,12 @@ class LearnedLocalizer:
             heat, sides = self.net(x.permute(0, 3, 1, 2).to(self.precision))
             h, w = -(-height // STRIDE), -(-width // STRIDE)
             return heat[:, :, :h, :w].float().cpu().numpy(), sides[:, :, :h, :w].float().cpu().numpy()
+
+
+def _weighted_median(values: NDArray[np.float32], weights: NDArray[np.float64]) -> float:
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, total[-1] / 2)])
 
 
 def load_learned(name: str | Path = "default", device: str = "cpu", threshold: float | None = None) -> LearnedLocalizer:
