@@ -194,7 +194,7 @@ def test_what_a_source_left_unboxed_is_boxed_by_the_net(monkeypatch: pytest.Monk
 
 
 def found(logits: list[float], true: list[bool], wanted: int, source: str = "s") -> Any:
-    return calibrate_find._Found(np.array(logits), np.zeros(len(logits)), np.array(true), wanted, source)
+    return calibrate_find._Found(np.array(logits), None, np.array(true), wanted, source)
 
 
 def test_the_threshold_of_white_cells_keeps_99_in_100_of_every_source_alike() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from napari_bloodcells.core.boxes import iou
-from napari_bloodcells.core.localize.decode import DecodeSettings, also_red, decode, suppress
+from napari_bloodcells.core.localize.decode import DecodeSettings, decode, suppress
 from napari_bloodcells.core.localize.targets import IGNORE, Targets, box_loss, draw_targets, heat_loss
 
 ALL = np.ones(3, np.bool_)
@@ -45,16 +45,6 @@ def test_boxes_end_at_the_border() -> None:
 def test_of_boxes_over_each_other_the_best_stays() -> None:
     boxes = np.array([[0, 0, 40, 40], [2, 2, 41, 41], [10, 10, 20, 20], [60, 0, 90, 30]], float)
     assert suppress(boxes, 0.5).tolist() == [0, 3]
-
-
-def test_a_white_cell_is_seen_as_a_red_one_where_one_of_its_size_lies_in_its_middle() -> None:
-    white = np.array([[0, 0, 20, 20], [40, 0, 60, 20], [80, 0, 100, 20], [120, 0, 140, 20]], np.float32)
-    red = np.array([[2, 2, 18, 18], [2, 2, 18, 18], [46, 6, 54, 14], [82, 2, 98, 18], [134, 2, 150, 18]], np.float32)
-    scores = np.array([0.3, 0.8, 0.9, 0.02, 0.9], np.float32)  # two on one cell, too small, below the lowest, beside
-    odds = np.log(0.8 / 0.2) - np.log(0.1 / 0.9)
-    assert also_red(white, (red, scores)) == pytest.approx([odds, 0, 0, 0], abs=1e-5)
-    assert also_red(white[:0], (red, scores)).shape == (0,)
-    assert also_red(white, (red[:0], scores[:0])).tolist() == [0, 0, 0, 0]
 
 
 def test_many_boxes_are_suppressed_as_few_are() -> None:

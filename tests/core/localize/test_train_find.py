@@ -13,8 +13,9 @@ from napari_bloodcells.core.errors import Cancelled, DataSetError, OutputError, 
 from napari_bloodcells.core.localize import load_localizer
 from napari_bloodcells.core.localize.calibrate_find import fit_platt
 from napari_bloodcells.core.localize.collect import collect, read_fields, read_remarks
+from napari_bloodcells.core.localize.evidence import Evidence
 from napari_bloodcells.core.localize.net import NetSettings
-from napari_bloodcells.core.localize.store import read_localizer
+from napari_bloodcells.core.localize.store import Calibration, read_localizer
 from napari_bloodcells.core.localize.tiles import TileMaker, TileSettings
 from napari_bloodcells.core.localize.train_find import FindSettings, load_find_settings, train_localizer
 from napari_bloodcells.core.localize.trainer import Trainer
@@ -117,14 +118,22 @@ def test_a_calibrated_score_is_how_often_it_is_right() -> None:
     assert rule.offset == pytest.approx(1, rel=0.2)
 
 
-def test_what_is_seen_as_a_red_cell_as_well_is_a_white_one_less_often() -> None:
+def test_what_the_field_says_counts_as_it_is_meant_to() -> None:
     rng = np.random.default_rng(0)
-    logits, red = rng.normal(0, 2, 5000), np.where(rng.random(5000) < 0.5, rng.uniform(0, 4, 5000), 0.0)
-    true = rng.random(5000) < 1 / (1 + np.exp(-(2 * logits + 1 - 0.7 * red)))
-    rule = fit_platt(logits, true, np.ones(5000), red)
-    assert (rule.slope, rule.offset, rule.red) == pytest.approx((2, 1, 0.7), rel=0.2)
-    assert fit_platt(logits, true, np.ones(5000), -red).red == 0  # it may not speak for a white cell
-    assert fit_platt(logits, true, np.ones(5000), np.zeros(5000)) == fit_platt(logits, true, np.ones(5000))
+    n = 8000
+    logits, dark = rng.normal(0, 2, n), rng.uniform(-1, 1.5, n)
+    red = np.where(rng.random(n) < 0.5, rng.uniform(0, 4, n), 0.0)
+
+    def fit(of_red: float, of_dark: float) -> Calibration:
+        true = rng.random(n) < 1 / (1 + np.exp(-(2 * logits + 1 - of_red * red + of_dark * dark)))
+        return fit_platt(logits, true, np.ones(n), Evidence(red, dark))
+
+    rule = fit(0.3, 1.0)
+    assert (rule.slope, rule.offset, rule.red, rule.dark) == pytest.approx((2, 1, 0.3, 1), rel=0.2)
+    strong = fit(1.5, 1.0)
+    assert strong.red == pytest.approx(0.2 * strong.slope)  # no more than a fifth of the net's own score
+    wrong = fit(-0.5, -1.0)  # a red cell may not speak for a white one, nor paleness
+    assert (wrong.red, wrong.dark) == (0, 0)
 
 
 @pytest.mark.data

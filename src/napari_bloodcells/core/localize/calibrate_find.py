@@ -1,8 +1,8 @@
 """What a score means: slopes and offsets that make it a probability, and the thresholds, both from validation fields.
 
 Validation fields are searched with every threshold off; each found box is a true cell or not; a logistic regression on
-the logit (Platt 1999) turns the peak of the heat map into how often such a box is right.  For white cells it also asks
-how much the box is seen as a red cell (``decode.also_red``).  Every source weighs the same.
+the logit (Platt 1999) turns the peak of the heat map into how often such a box is right.  For white cells it weighs
+what the field says of the box (``evidence.py``) as well.  Every source weighs the same.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from napari_bloodcells.core.boxes import Boxes, iou
 from napari_bloodcells.core.errors import BloodcellsError
 from napari_bloodcells.core.images import read_image
 from napari_bloodcells.core.localize.collect import TruthField
-from napari_bloodcells.core.localize.decode import also_red
 from napari_bloodcells.core.localize.eightbit import recorded_ranges
+from napari_bloodcells.core.localize.evidence import Evidence, gather_evidence
 from napari_bloodcells.core.localize.learned import LearnedLocalizer
 from napari_bloodcells.core.localize.net import CLASSES, CellNet
 from napari_bloodcells.core.localize.score import centers_inside
@@ -34,7 +34,9 @@ _FEWEST = 30
 MOST_FIELDS = 60
 """Fields of one source that are searched, evenly taken."""
 WANTED_RECALL = 0.99
-BOUNDS = ((0.4, 0.5), (0.15, 0.6), (0.15, 0.6))
+_MOST_RED = 0.2
+"""What is seen as a red cell as well costs at most this part of its log-odds as one: pale lymphocytes are seen so."""
+BOUNDS = ((0.3, 0.4), (0.15, 0.6), (0.15, 0.6))
 """A threshold chosen on a small validation part is kept within these, white cells first.  What is a white cell as
 likely as not is never left out; and at 0.2, which a validation part can well bear, a localizer that had never seen
 `pig` gave there two false boxes for a true one (``docs/finding.md``)."""
@@ -42,11 +44,11 @@ likely as not is never left out; and at 0.2, which a validation part can well be
 
 @dataclass(frozen=True)
 class _Found:
-    """Boxes of one class on one field: their logits, how much each is seen as a red cell as well (white cells only),
-    whether each is true, how many true ones there are."""
+    """Boxes of one class on one field: their logits, what the field says of them (white cells only), whether each is
+    true, how many true ones there are."""
 
     logits: NDArray[np.float64]
-    red: NDArray[np.float64]
+    evidence: Evidence | None
     true: NDArray[np.bool_]
     wanted: int
     source: str
@@ -91,8 +93,7 @@ def calibrate_localizer(
             continue
         n_of = {s: sum(len(r.logits) for r in results[c] if r.source == s) for s in {r.source for r in results[c]}}
         weights = np.concatenate([np.full(len(r.logits), 1 / max(n_of[r.source], 1)) for r in results[c]])
-        red = np.concatenate([r.red for r in results[c]]) if c == 0 else None
-        calibrations[c] = fit_platt(logits, true, weights, red)
+        calibrations[c] = fit_platt(logits, true, weights, _together(results[c]))
         sure = [_probability(calibrations[c], r) for r in results[c]]
         choose = _threshold_for_recall if c == 0 else _threshold_for_number
         thresholds[c] = float(np.clip(choose(results[c], sure), *BOUNDS[c]))
@@ -109,13 +110,15 @@ def _search(localizer: LearnedLocalizer, items: Sequence[TruthField], progress: 
         check_cancelled(progress)
         progress.advance("calibrating")
         try:
-            field = localizer.find(read_image(item.truth.image))
+            image = read_image(item.truth.image)
+            field = localizer.find(image)
         except BloodcellsError:
             continue
+        evidence = gather_evidence(image, field.wbc.xyxy, field.rbc.xyxy, field.rbc.scores)
         for c, (name, boxes) in enumerate(zip(CLASSES, (field.wbc, field.rbc, field.platelets), strict=True)):
             if name in item.truth.classes:
-                red = also_red(boxes.xyxy, (field.rbc.xyxy, field.rbc.scores)) if c == 0 else np.zeros(len(boxes))
-                results[c].append(_compare(boxes, red, item.truth.boxes, name, item.source))
+                said = evidence if c == 0 else None
+                results[c].append(_compare(boxes, said, item.truth.boxes, name, item.source))
     return results
 
 
@@ -125,7 +128,7 @@ def _evenly(items: Sequence[TruthField], source: str, most: int) -> list[TruthFi
     return here[:: max(-(-len(here) // most), 1)]
 
 
-def _compare(boxes: Boxes, red: NDArray[np.float64], truth: Boxes, name: str, source: str) -> _Found:
+def _compare(boxes: Boxes, evidence: Evidence | None, truth: Boxes, name: str, source: str) -> _Found:
     true = truth.named(name).xyxy
     ignored = truth.named("ignore").xyxy
     if name == "WBC":
@@ -139,51 +142,70 @@ def _compare(boxes: Boxes, red: NDArray[np.float64], truth: Boxes, name: str, so
         right = overlap.max(1) >= 0.5 if len(true) else np.zeros(len(boxes), np.bool_)
         keep = np.ones(len(boxes), np.bool_)
     p = np.clip(boxes.scores[keep].astype(np.float64), 1e-6, 1 - 1e-6)
-    return _Found(np.log(p / (1 - p)), red[keep], right[keep], len(true), source)
+    said = None if evidence is None else evidence.take(keep)
+    return _Found(np.log(p / (1 - p)), said, right[keep], len(true), source)
+
+
+def _together(results: Sequence[_Found]) -> Evidence | None:
+    parts = [result.evidence for result in results if result.evidence is not None]
+    if not parts:
+        return None
+    return Evidence(np.concatenate([part.red for part in parts]), np.concatenate([part.dark for part in parts]))
 
 
 def fit_platt(
     logits: NDArray[np.float64],
     true: NDArray[np.bool_],
     weights: NDArray[np.float64],
-    red: NDArray[np.float64] | None = None,
+    evidence: Evidence | None = None,
 ) -> Calibration:
-    """Weighted logistic regression of ``true`` on ``logits``, and on ``red`` where it is given, by Newton's method.
+    """Weighted logistic regression of ``true`` on ``logits``, and on the evidence where there is some (Newton).
 
-    It is pulled slightly to slope 1 and to no weight of ``red``, which is never below 0.
+    It is pulled slightly to slope 1 and to no weight of the evidence, which may only speak as it is meant to; that of a
+    red cell counts at most ``_MOST_RED`` of the net's score.
 
     >>> x = np.linspace(-4, 4, 400); fit = fit_platt(x, np.arange(400) % 2 == 0, np.ones(400))
-    >>> fit.slope < 0.2, abs(fit.offset) < 0.1, fit.red
-    (True, True, 0.0)
+    >>> fit.slope < 0.2, abs(fit.offset) < 0.1, fit.red, fit.dark
+    (True, True, 0.0, 0.0)
     """
-    if red is not None and red.any():
-        rule = _newton(np.stack([logits, np.ones(len(logits)), -red], axis=1), true, weights)
-        if rule[2] > 0:
-            return Calibration(slope=float(rule[0]), offset=float(rule[1]), red=float(rule[2]))
-    rule = _newton(np.stack([logits, np.ones(len(logits))], axis=1), true, weights)
-    return Calibration(slope=float(rule[0]), offset=float(rule[1]))
+    one = np.ones(len(logits))
+    if evidence is None:
+        slope, offset = _newton([logits, one], true, weights)
+        return Calibration(slope=slope, offset=offset)
+    slope, _, _, red = _newton([logits, one, evidence.dark, -evidence.red], true, weights)
+    share = float(np.clip(red / slope, 0.0, _MOST_RED))
+    given = logits - share * evidence.red
+    slope, offset, dark = _newton([given, one, evidence.dark], true, weights)
+    if dark < 0:
+        (slope, offset), dark = _newton([given, one], true, weights), 0.0
+    return Calibration(slope=slope, offset=offset, red=share * slope, dark=dark)
 
 
-def _newton(x: NDArray[np.float64], true: NDArray[np.bool_], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weights of the columns of ``x`` (N, K); the first, at least 0.05, is pulled to 1, the others to 0."""
-    weights = weights / weights.mean()
-    wanted: NDArray[np.float64] = np.eye(x.shape[1])[0]
+def _newton(
+    columns: Sequence[NDArray[np.float64]], true: NDArray[np.bool_], weights: NDArray[np.float64]
+) -> list[float]:
+    """Weight of each of ``columns`` (N,); that of the first, at least 0.05, is pulled to 1, the others to 0."""
+    x, weights = np.stack(columns, axis=1), weights / weights.mean()
+    wanted: NDArray[np.float64] = np.eye(len(columns))[0]
     rule: NDArray[np.float64] = wanted.copy()
     for _ in range(50):
         p = 1 / (1 + np.exp(-(x @ rule)))
         gradient = x.T @ (weights * (p - true)) + (rule - wanted)
-        hessian = (x * (weights * p * (1 - p) + 1e-9)[:, None]).T @ x + np.eye(x.shape[1])
+        hessian = (x * (weights * p * (1 - p) + 1e-9)[:, None]).T @ x + np.eye(len(columns))
         step = np.linalg.solve(hessian, gradient)
         step *= min(1.0, 2.0 / max(np.abs(step).max(), 1e-12))
         rule = rule - step
         rule[0] = max(rule[0], 0.05)
         if np.abs(step).max() < 1e-8:
             break
-    return rule
+    return [float(weight) for weight in rule]
 
 
 def _probability(rule: Calibration, found: _Found) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = 1 / (1 + np.exp(-(rule.slope * found.logits + rule.offset - rule.red * found.red)))
+    logits = rule.slope * found.logits + rule.offset
+    if found.evidence is not None:
+        logits = logits + rule.dark * found.evidence.dark - rule.red * found.evidence.red
+    result: NDArray[np.float64] = 1 / (1 + np.exp(-logits))
     return result
 
 

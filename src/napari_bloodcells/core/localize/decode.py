@@ -12,12 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_bloodcells.core.localize.net import CLASSES, STRIDE
-from napari_bloodcells.core.localize.score import centers_inside
 
 Found = tuple[NDArray[np.float32], NDArray[np.float32]]
-
-_LIKE_SIZE = 0.6
-"""A red cell this large, in sides of a white cell's box, may be the same cell; a smaller one lies over its edge."""
 
 
 @dataclass(frozen=True)
@@ -75,41 +71,6 @@ def decode(
         kept = here[suppress(boxes[here], settings.overlap[c])]
         result.append((boxes[kept].astype(np.float32), scores[kept].astype(np.float32)))
     return tuple(result)
-
-
-def also_red(white: NDArray[np.float32], red: Found, settings: DecodeSettings | None = None) -> NDArray[np.float64]:
-    """How much each white cell's box is seen as a red cell as well: log-odds of the surest red cell of about its size
-    in its middle, above those from which red cells are kept; 0 where there is none.
-
-    Red cells that stain as dark as nuclei are what the net takes for white ones on a microscope that it has not seen.
-
-    Parameters
-    ----------
-    white : (N, 4) float32
-    red : boxes (M, 4) float32 in the same pixels, and raw scores (M,)
-    settings
-
-    Returns
-    -------
-    (N,) float64, 0 or above
-
-    Examples
-    --------
-    >>> red = np.array([[1, 1, 9, 9.0]], np.float32), np.array([0.5], np.float32)
-    >>> also_red(np.array([[0, 0, 10, 10], [20, 0, 30, 10.0]], np.float32), red).round(2).tolist()
-    [2.2, 0.0]
-    """
-    boxes, scores = red
-    lowest = (settings or DecodeSettings()).lowest[CLASSES.index("RBC")]
-    if not len(white) or not len(boxes):
-        return np.zeros(len(white))
-    odds = np.minimum(np.maximum(scores.astype(np.float64), lowest), 1 - 1e-6)
-    above = np.log(odds / (1 - odds)) - np.log(lowest / (1 - lowest))
-    side = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1))
-    longest = (white[:, 2:] - white[:, :2]).max(1)
-    there = centers_inside(boxes, white).T & (side > _LIKE_SIZE * longest[:, None])
-    result: NDArray[np.float64] = np.where(there, above, 0.0).max(1)
-    return result
 
 
 def suppress(boxes: NDArray[np.float64], overlap: float) -> NDArray[np.intp]:

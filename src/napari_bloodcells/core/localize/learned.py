@@ -24,8 +24,9 @@ from napari_bloodcells.core.boxes import touches_border
 from napari_bloodcells.core.crops import WHITE_LEVEL, local_white
 from napari_bloodcells.core.devices import fast_bf16, fast_int8, pick_device
 from napari_bloodcells.core.localize.base import RED_CELL_UM, Field, check_image, found
-from napari_bloodcells.core.localize.decode import DecodeSettings, Found, also_red, decode
+from napari_bloodcells.core.localize.decode import DecodeSettings, Found, decode
 from napari_bloodcells.core.localize.eightbit import eight_bit
+from napari_bloodcells.core.localize.evidence import Evidence, gather_evidence
 from napari_bloodcells.core.localize.net import CLASSES, GRID, MEAN, SPREAD, STRIDE, CellNet, plain_weights
 from napari_bloodcells.core.localize.store import LocalizerInfo, home, read_localizer
 
@@ -60,6 +61,8 @@ class LookSettings:
     """Lowest score of a cell that serves as the ruler."""
     sure_score: float = 0.8
     """Lowest score of the red cells that are the ruler where specks outnumber them."""
+    smallest: float = 0.5
+    """A white cell's longer side is no shorter than this many red cells: 4 um (small lymphocytes have 6)."""
     speck: float = 1.4
     """Red cells of one field are alike to this factor; what is smaller than the sure ones by more is dust."""
     window: int = 1024
@@ -155,12 +158,14 @@ class LearnedLocalizer:
     def _field(self, image: NDArray[np.uint8], um_per_pixel: float | None, first: Maps | None) -> Field:
         look = self._search(image, um_per_pixel, first)
         zoom = np.array([*look.zoom, *look.zoom], np.float32)
+        white = self._not_too_small(look)
+        cells = [(boxes / zoom, scores) for boxes, scores in (white, *look.cells[1:])]
+        evidence = gather_evidence(image, cells[0][0], *cells[1])
         kept = []
-        for c, (boxes, scores) in enumerate(look.cells):
-            red = also_red(boxes, look.cells[1], self._decoding) if c == 0 else None
-            sure = self._calibrated(scores, c, red)
+        for c, (boxes, scores) in enumerate(cells):
+            sure = self._calibrated(scores, c, evidence if c == 0 else None)
             keep = sure >= self.thresholds[c]
-            kept.append(found(boxes[keep] / zoom, CLASSES[c], sure[keep]))
+            kept.append(found(boxes[keep], CLASSES[c], sure[keep]))
         measured = um_per_pixel
         problems: list[str] = []
         if measured is None and look.from_red_cells and look.red_cell is not None:
@@ -170,6 +175,15 @@ class LearnedLocalizer:
         if not any(map(len, kept)):
             problems.append("no cells found: empty, out of focus or not a smear")
         return Field.of(image.shape, kept[0], kept[1], kept[2], measured, tuple(problems))
+
+    def _not_too_small(self, look: _Look) -> Found:
+        """The white cells but for whole ones that are smaller than any: dust, where red cells tell the scale."""
+        boxes, scores = look.cells[0]
+        if look.red_cell is None or not look.from_red_cells:
+            return boxes, scores
+        large = (boxes[:, 2:] - boxes[:, :2]).max(1, initial=0) >= self.settings.smallest * look.red_cell
+        keep = large | touches_border(boxes, look.size[1], look.size[0], 1.0)
+        return boxes[keep], scores[keep]
 
     def cells_at(self, image: NDArray[np.uint8], zoom: float) -> tuple[Found, ...]:
         """Boxes (N, 4) in pixels of ``image`` and raw scores (N,) of each class, seen at one given ``zoom``."""
@@ -260,14 +274,12 @@ class LearnedLocalizer:
             return float(np.median((boxes[use, 2:] - boxes[use, :2]).max(1))) / WBC_PER_RED_CELL, False
         return None, False
 
-    def _calibrated(
-        self, scores: NDArray[np.float32], c: int, red: NDArray[np.float64] | None = None
-    ) -> NDArray[np.float32]:
+    def _calibrated(self, scores: NDArray[np.float32], c: int, evidence: Evidence | None = None) -> NDArray[np.float32]:
         rule = self.info.calibration[c]
         p = np.minimum(np.maximum(scores.astype(np.float64), 1e-6), 1 - 1e-6)
         logit = np.log(p / (1 - p)) * rule.slope + rule.offset
-        if red is not None:
-            logit -= rule.red * red
+        if evidence is not None:
+            logit += rule.dark * evidence.dark - rule.red * evidence.red
         result: NDArray[np.float32] = (1 / (1 + np.exp(-logit))).astype(np.float32)
         return result
 

@@ -51,12 +51,13 @@ class _Record(BaseModel):
 
 
 class Calibration(_Record):
-    """For one class: ``1 / (1 + exp(-(slope * logit + offset - red * r)))`` is how often such a box is a true cell,
-    where ``r`` says how much the box is seen as a red cell as well (``decode.also_red``; 0 but for white cells)."""
+    """For one class: ``1 / (1 + exp(-(slope * logit + offset - red * r + dark * d)))`` is how often such a box is a
+    true cell, where ``r`` and ``d`` are what its field says of it (``evidence.py``; for white cells only)."""
 
     slope: Annotated[float, Field(gt=0, le=100)] = 1.0
     offset: Number = 0.0
     red: Annotated[float, Field(ge=0, le=100)] = 0.0
+    dark: Annotated[float, Field(ge=0, le=100)] = 0.0
 
 
 class EightBitRange(_Record):
