@@ -1,6 +1,6 @@
 """The table of ``docs/finding.md``: one command measures all rows, learned and classical side by side.
 
-    python -m benchmarks.finding DATA [--left-out scratch/finding/left-out] [-o docs/finding.md] [-n 100]
+    python -m benchmarks.finding DATA [--left-out benchmarks/finding/weights] [-o docs/finding.md] [-n 100]
 
 Writes the figures of the page and ``benchmarks/finding/results.json``.  Rows of unseen sources need the localizers of
 ``benchmarks.finding.left_out``, those of SSDlite the weights of ``benchmarks.finding.detector``; without them they are
@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.finding.detector import Detector
 from benchmarks.finding.false_alarms import drawn_alarms, sickle_alarms
-from benchmarks.finding.left_out import LEFT_OUT
+from benchmarks.finding.left_out import KEPT, LEFT_OUT
 from benchmarks.finding.measure import Candidate, Measured, classical, evenly, learned, measure
 from benchmarks.finding.page import Row, write_page
 from napari_bloodcells.core.localize.collect import TruthField, collect
@@ -144,7 +144,7 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--left-out", type=Path, default=Path("scratch/finding/left-out"))
+    parser.add_argument("--left-out", type=Path, default=KEPT)
     parser.add_argument("--detector", type=Path, default=Path("scratch/finding/ssdlite.safetensors"))
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/finding.md"))
     parser.add_argument("-n", type=int, default=100)
