@@ -82,6 +82,13 @@ def iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     return result
 
 
+def centers_inside(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether the middle of each of ``boxes`` (N, 4) lies in each of ``others`` (M, 4): (N, M) bool."""
+    middle = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
+    within = (middle >= others[None, :, :2]) & (middle <= others[None, :, 2:])
+    return within[..., 0] & within[..., 1]
+
+
 def touches_border(xyxy: NDArray[np.float32], height: int, width: int, margin: float = 1.5) -> NDArray[np.bool_]:
     """Which boxes (N, 4) reach within ``margin`` pixels of the border of a ``height`` x ``width`` image: (N,) bool."""
     low = (xyxy[:, 0] <= margin) | (xyxy[:, 1] <= margin)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_bloodcells.core.boxes import Boxes, iou
+from napari_bloodcells.core.boxes import Boxes, centers_inside, iou
 from napari_bloodcells.core.errors import BloodcellsError
 from napari_bloodcells.core.images import read_image
 from napari_bloodcells.core.localize.collect import TruthField
@@ -22,7 +22,6 @@ from napari_bloodcells.core.localize.eightbit import recorded_ranges
 from napari_bloodcells.core.localize.evidence import Evidence, gather_evidence
 from napari_bloodcells.core.localize.learned import LearnedLocalizer
 from napari_bloodcells.core.localize.net import CLASSES, CellNet
-from napari_bloodcells.core.localize.score import centers_inside
 from napari_bloodcells.core.localize.store import Calibration, EightBitRange, LocalizerInfo
 from napari_bloodcells.core.progress import Progress, check_cancelled
 

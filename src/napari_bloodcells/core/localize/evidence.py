@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_bloodcells.core.boxes import centers_inside
 from napari_bloodcells.core.crops import local_white
 from napari_bloodcells.core.localize.decode import DecodeSettings
 from napari_bloodcells.core.localize.net import CLASSES
-from napari_bloodcells.core.localize.score import centers_inside
 
 _LOWEST = DecodeSettings().lowest[CLASSES.index("RBC")]
 _LIKE_SIZE = 0.6

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_bloodcells.core.boxes import Boxes, iou
+from napari_bloodcells.core.boxes import Boxes, centers_inside, iou
 
 LEVELS = (0.5, 0.75)
 
@@ -62,13 +62,6 @@ def score_field(found: Boxes, truth: NDArray[np.float32], ignored: NDArray[np.fl
         len(truth), int(inside.any(0).sum()), int(keep.sum()), int(inside[keep].any(1).sum()),
         found.scores[keep][order], fits,
     )  # fmt: skip
-
-
-def centers_inside(boxes: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Whether the middle of each of ``boxes`` (N, 4) lies in each of ``truth`` (M, 4): (N, M)."""
-    middle = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
-    within = (middle >= truth[None, :, :2]) & (middle <= truth[None, :, 2:])
-    return within[..., 0] & within[..., 1]
 
 
 def _claim(overlap: NDArray[np.float32], level: float) -> NDArray[np.bool_]:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from napari_bloodcells import __version__
+from napari_bloodcells.core.boxes import centers_inside
 from napari_bloodcells.core.counting.runlock import RunLock
 from napari_bloodcells.core.errors import Cancelled, OutputError, UsageError
 from napari_bloodcells.core.files import display_name, kept_for_resume, make_folder
@@ -25,7 +26,6 @@ from napari_bloodcells.core.localize.collect import TruthField, collect, read_fi
 from napari_bloodcells.core.localize.drawn import SOURCE, drawn_fields
 from napari_bloodcells.core.localize.learned import LearnedLocalizer, LookSettings
 from napari_bloodcells.core.localize.net import CLASSES, CellNet
-from napari_bloodcells.core.localize.score import centers_inside
 from napari_bloodcells.core.localize.store import METADATA, LocalizerInfo, save_localizer
 from napari_bloodcells.core.localize.targets import IGNORE
 from napari_bloodcells.core.localize.tiles import LabeledField, TileMaker
