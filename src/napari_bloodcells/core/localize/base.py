@@ -8,7 +8,7 @@ diameter in pixels gives the scale of the image.  Everything downstream knows on
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,17 @@ class Field:
         return Field(
             wbc, rbc or found(label="RBC"), platelets or found(label="Platelets"), um_per_pixel, border, problems
         )
+
+
+def weighted_median(values: NDArray[np.floating[Any]], weights: NDArray[np.floating[Any]]) -> float:
+    """The first of ``values`` (N,), smallest first, by which half of the ``weights`` (N,) are reached; N is not 0.
+
+    >>> weighted_median(np.array([3.0, 1.0, 2.0]), np.array([1.0, 1.0, 5.0]))
+    2.0
+    """
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, total[-1] / 2)])
 
 
 @runtime_checkable

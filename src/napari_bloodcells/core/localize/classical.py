@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_bloodcells.core.localize.base import RED_CELL_UM, Field, check_image, found
+from napari_bloodcells.core.localize.base import RED_CELL_UM, Field, check_image, found, weighted_median
 
 FloatImage = NDArray[np.float32]
 
@@ -182,8 +182,7 @@ def red_cell_diameter(density: FloatImage, seen: NDArray[np.bool_]) -> float | N
             diameters.append((np.sqrt(area[index] * 4 / np.pi), area[index]))
     if len(diameters) < 3:
         return None
-    sizes, weights = (np.array(column, float) for column in zip(*sorted(diameters), strict=True))
-    return float(sizes[np.searchsorted(np.cumsum(weights), weights.sum() / 2)])
+    return weighted_median(*np.array(diameters, float).T)
 
 
 def split_touching(joined: NDArray[np.bool_], mask: NDArray[np.bool_], distance: float) -> NDArray[np.intp]:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from napari_bloodcells.core.boxes import touches_border
 from napari_bloodcells.core.crops import WHITE_LEVEL, local_white
 from napari_bloodcells.core.devices import fast_bf16, fast_int8, pick_device
-from napari_bloodcells.core.localize.base import RED_CELL_UM, Field, check_image, found
+from napari_bloodcells.core.localize.base import RED_CELL_UM, Field, check_image, found, weighted_median
 from napari_bloodcells.core.localize.decode import DecodeSettings, Found, decode
 from napari_bloodcells.core.localize.eightbit import eight_bit
 from napari_bloodcells.core.localize.evidence import Evidence, gather_evidence
@@ -260,13 +260,13 @@ class LearnedLocalizer:
             sides = boxes[use, 2:] - boxes[use, :2]
             area = sides[:, 0] * sides[:, 1]
             diameter = np.sqrt(area)
-            usual = _weighted_median(diameter, score)
+            usual = weighted_median(diameter, score)
             sure = likely >= rule.sure_score
             if sure.any():
-                covering = _weighted_median(diameter[sure], (score * area)[sure])
+                covering = weighted_median(diameter[sure], (score * area)[sure])
                 alike = sure & (diameter > covering / rule.speck) & (diameter < covering * rule.speck)
                 if covering > rule.speck * usual and alike.sum() >= 3:
-                    usual = _weighted_median(diameter[alike], score[alike])
+                    usual = weighted_median(diameter[alike], score[alike])
             return usual, True
         boxes, scores = cells[0]
         use = self._calibrated(scores, 0) >= rule.ruler_score
@@ -322,12 +322,6 @@ class LearnedLocalizer:
             heat, sides = self.net(x.permute(0, 3, 1, 2).to(self.precision))
             h, w = -(-height // STRIDE), -(-width // STRIDE)
             return heat[:, :, :h, :w].float().cpu().numpy(), sides[:, :, :h, :w].float().cpu().numpy()
-
-
-def _weighted_median(values: NDArray[np.float32], weights: NDArray[np.float64]) -> float:
-    order = np.argsort(values, kind="stable")
-    total = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(total, total[-1] / 2)])
 
 
 def load_learned(name: str | Path = "default", device: str = "cpu", threshold: float | None = None) -> LearnedLocalizer:
