@@ -16,11 +16,8 @@ import argparse
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 
-from napari_bloodcells.core.bundle import hash_tensors
-from napari_bloodcells.core.files import make_folder, write_atomic
-from napari_bloodcells.core.localize.store import METADATA, WEIGHTS, metadata_text, read_localizer
+from napari_bloodcells.core.localize.store import read_localizer, save_localizer
 from napari_bloodcells.core.localize.train_find import load_find_settings, train_localizer
 from napari_bloodcells.core.progress import Silent
 
@@ -44,16 +41,6 @@ class Lines(Silent):
             self.steps += n
             if self.steps % 100 == 0:
                 print(self.steps, *(f"{key} {value:.3f}" for key, value in values.items()), flush=True)
-
-
-def keep(folder: Path, place: Path) -> None:
-    """Write the localizer of ``folder`` to ``place``, its weights rounded to 16 bits."""
-    info, net = read_localizer(folder)
-    tensors = {name: tensor.half().contiguous() for name, tensor in net.state_dict().items()}
-    make_folder(place)
-    write_atomic(place / WEIGHTS, save(tensors), overwrite=True)
-    text = metadata_text(info.model_copy(update={"sha256": hash_tensors(tensors)}))
-    write_atomic(place / METADATA, text.encode(), overwrite=True)
 
 
 def main() -> None:
@@ -80,7 +67,8 @@ def main() -> None:
             others = [arguments.data / name for name in SOURCES if name not in group.split("-")]
             train_localizer(others, folder, settings, resume, Lines())
         if arguments.keep:
-            keep(folder, KEPT / group)
+            info, net = read_localizer(folder)
+            save_localizer(KEPT / group, net, info, half=True, overwrite=True)
 
 
 if __name__ == "__main__":

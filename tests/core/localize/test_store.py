@@ -35,6 +35,14 @@ def test_what_was_saved_comes_back(folder: Path) -> None:
         assert torch.equal(net.state_dict()[name], tensor)
 
 
+def test_in_16_bits_it_takes_half_and_comes_back_rounded(folder: Path, tmp_path: Path) -> None:
+    info, net = read_localizer(folder)
+    small = save_localizer(tmp_path / "half", net, info, half=True)
+    assert (small / WEIGHTS).stat().st_size < 0.6 * (folder / WEIGHTS).stat().st_size
+    for name, tensor in read_localizer(small)[1].state_dict().items():
+        assert torch.equal(tensor, net.state_dict()[name].half().float())
+
+
 def test_nothing_is_overwritten(folder: Path) -> None:
     with pytest.raises(OutputError, match="holds a localizer already"):
         save_localizer(folder, CellNet(SMALL), INFO)

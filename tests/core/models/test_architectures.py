@@ -99,7 +99,7 @@ def test_dropout_stands_as_published(name: str, rates: list[float]) -> None:
 
 
 def test_the_batch_norms_of_cnn5bn_stand_before_the_first_and_third_pool() -> None:
-    kinds = [type(layer).__name__ for layer in architecture("cnn5bn").skeleton(8).body]  # type: ignore[arg-type]
+    kinds = [type(layer).__name__ for layer in architecture("cnn5bn").skeleton(8).body]
     pools = [i for i, kind in enumerate(kinds) if kind == "MaxPool2d"]
     assert [kinds[i - 1] for i in pools] == ["BatchNorm2d", "ReLU", "BatchNorm2d", "ReLU", "ReLU"]
 

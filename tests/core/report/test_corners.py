@@ -39,7 +39,7 @@ def test_what_has_no_code_goes_as_text() -> None:
 
 @pytest.mark.parametrize(("code", "display"), [("H", "High"), ("L", "Low")])
 def test_what_lies_beyond_its_range_is_judged(code: str, display: str) -> None:
-    entry = fhir._judged({}, Flag(code, "above"), None, "percent", {})  # type: ignore[arg-type]
+    entry = fhir._judged({}, Flag(code, "above"), None, "percent", {})
     coding = entry["interpretation"][0]["coding"][0]
     assert (coding["code"], coding["display"], entry["interpretation"][0]["text"]) == (code, display, "above")
     assert "referenceRange" not in entry

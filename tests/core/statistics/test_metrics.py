@@ -11,7 +11,7 @@ from napari_bloodcells.core.training.temperature import fit_temperature
 NAMES = ("a", "b", "c")
 
 
-def one_hot(guess: list[int], sure: float = 0.9) -> np.ndarray:  # type: ignore[type-arg]
+def one_hot(guess: list[int], sure: float = 0.9) -> np.ndarray:
     rest = (1 - sure) / 2
     return np.array([[sure if i == g else rest for i in range(3)] for g in guess], np.float32)
 

@@ -124,8 +124,10 @@ def describe(name: str | Path = "default") -> dict[str, Any]:
     }
 
 
-def save_localizer(folder: str | Path, net: CellNet, info: LocalizerInfo, *, overwrite: bool = False) -> Path:
-    """Write ``net`` and ``info`` (its ``sha256`` is filled in) into ``folder``, and return it.
+def save_localizer(
+    folder: str | Path, net: CellNet, info: LocalizerInfo, *, half: bool = False, overwrite: bool = False
+) -> Path:
+    """Write ``net``, ``half`` in 16 bits, and ``info`` (its ``sha256`` is filled in) into ``folder``, and return it.
 
     Raises
     ------
@@ -133,7 +135,8 @@ def save_localizer(folder: str | Path, net: CellNet, info: LocalizerInfo, *, ove
         If there is one already, or the folder cannot be written.
     """
     folder = Path(folder)
-    tensors = {name: t.detach().to("cpu", torch.float32).contiguous() for name, t in net.state_dict().items()}
+    kind = torch.float16 if half else torch.float32
+    tensors = {name: t.detach().to("cpu", kind).contiguous() for name, t in net.state_dict().items()}
     info = info.model_copy(update={"sha256": hash_tensors(tensors)})
     make_folder(folder)
     if not overwrite and (folder / METADATA).exists():
