@@ -6,8 +6,9 @@ Temperature, thresholds and the confusion matrix come from validation cells, wit
     python -m benchmarks.accuracy.ship --data ../shared/data --trunk fourth.pt fifth.pt
 
 Of several trunks that went on from the same weights, or each from the one before, the weighted mean of the weights is
-taken (Wortsman et al., "Model soups", ICML 2022).  With ``--compare`` nothing is written: the log-loss of the
-validation cells is printed, by which the trunk or the mean was chosen.
+taken (Wortsman et al., "Model soups", ICML 2022); the shipped ``pbc8`` is a trunk as well.  The last layer of ``wbc5``
+and ``wbc4`` listens to shape.  With ``--compare`` nothing is written: the log-loss of the validation cells is printed,
+by which the trunk or the mean was chosen.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.accuracy.cells import SCHEME, SEEN, TRAIN, VALIDATION, AllCells, gather
+from benchmarks.accuracy.copies import SOURCE as COPIES
 from benchmarks.accuracy.trunk import MEAN, STD, averaged, load_trunk
 from napari_bloodcells import __version__
 from napari_bloodcells.core.bundle import save_bundle
@@ -37,7 +39,10 @@ from napari_bloodcells.core.models.architecture import count_parameters
 from napari_bloodcells.core.models.classifier import Classifier
 from napari_bloodcells.core.schema import BundleInfo, Normalization, TrainingSource, count_confusions, scheme_info
 from napari_bloodcells.core.statistics.metrics import Scores, score
+from napari_bloodcells.core.training.augment import AugmentSettings
+from napari_bloodcells.core.training.shape import shape_head
 from napari_bloodcells.core.training.temperature import fit_temperature
+from napari_bloodcells.core.training.traindata import Cells
 
 WEIGHTS = Path(__file__).parents[2] / "src" / "napari_bloodcells" / "weights"
 DESCRIPTIONS = {
@@ -45,6 +50,9 @@ DESCRIPTIONS = {
     "pbc8": "The eight classes of PBC: five mature white cells, immature granulocytes, erythroblasts, platelets.",
     "wbc4": "Four white cells of the Kaggle set (no basophils).",
 }
+LISTENING, SHAPE = ("wbc5", "wbc4"), 1.0
+"""Classifiers whose last layer listens to shape (``core/training/shape.py``), and how much.  ``pbc8`` is that of one
+instrument, whose stain is known, and has immature cells of every shape."""
 _MOST = 60
 _SPACE_CELLS = 4000
 _KEPT = 0.98
@@ -68,9 +76,7 @@ class Bundle:
 
     def model(self) -> Model:
         """Loaded, as ``load_model`` would give it."""
-        copy = build("stainnet", len(self.info.class_names))
-        copy.load_state_dict(self.module.state_dict())
-        return Model(self.info, copy, self.space)
+        return _loaded(self.module, self.info, self.space)
 
 
 def make_bundle(weights: Mapping[str, Tensor], cells: AllCells, name: str, without: Sequence[str] = ()) -> Bundle:
@@ -103,9 +109,13 @@ def make_bundle(weights: Mapping[str, Tensor], cells: AllCells, name: str, witho
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         license="BSD-3-Clause",
     )
-    copy = build("stainnet", len(rows))
-    copy.load_state_dict(module.state_dict())
-    model = Model(info, copy, None)
+    model = _loaded(module, info)
+    if name in LISTENING:
+        shown = usable & (cells.part == TRAIN) & (cells.sources != COPIES)
+        head = shape_head(model, _as_cells(cells, np.flatnonzero(shown), labels), AugmentSettings(), SHAPE)
+        module = module.with_head(head.weight, head.bias)
+        module.head.half().float()
+        model = _loaded(module, info)
     features, _ = model.features_and_logits(cells.crops(training[:_SPACE_CELLS]))
     space = fit_feature_space(features, torch.from_numpy(labels[training[:_SPACE_CELLS]]), len(rows))
     features, logits = model.features_and_logits(cells.crops(held))
@@ -132,6 +142,19 @@ def make_bundle(weights: Mapping[str, Tensor], cells: AllCells, name: str, witho
     return Bundle(
         module, info.model_copy(update=update), space, scores, float(losses.mean()), float(np.mean(by_source))
     )
+
+
+def _loaded(module: Classifier, info: BundleInfo, space: FeatureSpace | None = None) -> Model:
+    copy = build("stainnet", len(info.class_names))
+    copy.load_state_dict(module.state_dict())
+    return Model(info, copy, space)
+
+
+def _as_cells(cells: AllCells, at: NDArray[np.intp], labels: NDArray[np.int64]) -> Cells:
+    few = _at_most(at, labels, cells.sources, 150)
+    index = torch.from_numpy(few)
+    known = torch.from_numpy(labels[few])
+    return Cells(cells.crops(few), known, cells.groups[few], cells.sources[few], cells.extent[index], cells.wide[index])
 
 
 def _at_most(at: NDArray[np.intp], labels: NDArray[np.int64], sources: NDArray[np.str_], most: int) -> NDArray[np.intp]:
@@ -163,13 +186,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--trunk", type=Path, nargs="+", required=True)
     parser.add_argument("--shares", type=float, nargs="+", help="of each trunk in the mean; alike by default")
+    parser.add_argument("--only", nargs="+", choices=DESCRIPTIONS, default=list(DESCRIPTIONS), help="of the three")
     parser.add_argument("--compare", action="store_true", help="print the figures alone, write nothing")
     parser.add_argument("-o", "--output", type=Path, default=WEIGHTS)
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     cells = gather(given.data, copies=True, read_by_eye=True)
     weights = averaged([load_trunk(trunk) for trunk in given.trunk], given.shares)
-    for name in DESCRIPTIONS:
+    for name in given.only:
         bundle = make_bundle(weights, cells, name)
         if not given.compare:
             save_bundle(given.output / name, bundle.module, bundle.info, space=bundle.space, half=True, overwrite=True)

@@ -17,6 +17,7 @@ from napari_bloodcells.core.progress import Progress, check_cancelled
 from napari_bloodcells.core.schema import BundleInfo, Normalization, TrainingSource, count_confusions, scheme_info
 from napari_bloodcells.core.statistics.metrics import Scores, score
 from napari_bloodcells.core.training.recipe import Recipe
+from napari_bloodcells.core.training.shape import shape_head
 from napari_bloodcells.core.training.temperature import fit_temperature
 from napari_bloodcells.core.training.traindata import Cells
 from napari_bloodcells.core.training.trainer import Trainer
@@ -41,6 +42,11 @@ def finish_bundle(
     copy = architecture(recipe.arch).skeleton(len(scheme.names), **dict(info.options))
     copy.load_state_dict({name: t.clone() for name, t in trainer.best.items()}, assign=True)
     model = Model(info, copy, None, trainer.device)
+    if recipe.shape:
+        check_cancelled(progress)
+        head = shape_head(model, trainer.training, recipe.stain, recipe.shape)
+        module, copy = (network.with_head(head.weight, head.bias) for network in (module, copy))
+        model = Model(info, copy, None, trainer.device)
     few = _some(trainer.training)
     features, _ = _through(model, few, progress)
     space = fit_feature_space(features, few.labels, len(scheme.names))

@@ -92,6 +92,8 @@ class Recipe:
     patience : epochs without a better validation result before it stops early, 0 for never
     label_smoothing : 0 to 1
     ema : decay a step of the averaged weights that are kept, 0 for none
+    shape : how much the last layer listens to the shape of cell and nucleus beside what it learned, 0 for not at all
+        (``core/training/shape.py``)
     val_fraction : share of the cells kept for validation, by groups
     use_test : whether cells that the publisher put in a test part are used as well; they are left out by default
     precision : ``auto`` (bfloat16 where the processor multiplies it natively) or ``float32``
@@ -120,6 +122,7 @@ class Recipe:
     patience: int = 0
     label_smoothing: float = 0.0
     ema: float = 0.0
+    shape: float = 0.0
     val_fraction: float = 0.15
     use_test: bool = False
     precision: Literal["auto", "float32"] = "auto"
@@ -136,6 +139,7 @@ class Recipe:
             ("patience", self.patience, 0, 1_000_000),
             ("label_smoothing", self.label_smoothing, 0, 0.999),
             ("ema", self.ema, 0, 0.999999),
+            ("shape", self.shape, 0, 10),
             ("val_fraction", self.val_fraction, 0.01, 0.9),
             ("seed", self.seed, 0, 2**63 - 1),
             ("optimizer.lr", self.optimizer.lr, 1e-9, 1e3),
