@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.accuracy.ship import LISTENING
 from benchmarks.accuracy.table import percent, share_text
 from napari_bloodcells.core.bundle import read_info
 from napari_bloodcells.core.schema import BundleInfo
@@ -84,7 +85,8 @@ def card(name: str, found: dict[str, Any]) -> str:
         "with other work, seeds 0, 0 and 3) and two more from there side by side (95 and 80 minutes of a core without "
         "bfloat16, 1.1 million cells, seeds 4 and 5), whose mean they are; the commands are on the page *Accuracy*; "
         "and by `python -m benchmarks.accuracy.ship`; "
-        "`wbc5` and `wbc4` are its outputs for their classes.",
+        "`wbc5` and `wbc4` are its outputs for their classes"
+        + (", and their last layer listens to the shape of cell and nucleus." if name in LISTENING else "."),
         "",
         "## Figures",
         "",

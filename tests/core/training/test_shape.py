@@ -137,4 +137,15 @@ def test_a_recipe_asks_for_it(augment: str) -> None:
     (plain, body), (heard, same_body) = finished(0.0), finished(1.0)
     assert torch.equal(body, same_body)
     assert not torch.allclose(plain[:2], heard[:2])
-    assert torch.equal(plain[2:], heard[2:])
+    assert torch.allclose(plain[2:], 2 * heard[2:])  # of these classes no cell was there
+
+
+def test_a_feature_that_is_hardly_ever_there_gets_no_great_weight() -> None:
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 2, 300)
+    shape = labels[:, None] + rng.normal(0, 0.2, (300, 1))
+    rare = np.where(rng.random((300, 1)) < 0.02, 1e-6 * labels[:, None], 0.0)
+    views = np.concatenate([shape, rng.normal(0, 1, (300, 2)), rare], 1)[:, None]
+    heard = listen_to_shape(Head(np.zeros((2, 4)), np.zeros(2)), views, shape, labels)
+    assert np.abs(heard.weight).max() < 100  # in 16 bits 65,504 is the end
+    assert np.abs(heard.weight[:, 3]).max() < np.abs(heard.weight[:, 0]).max()

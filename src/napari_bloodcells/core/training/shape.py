@@ -4,8 +4,8 @@ What a haematologist looks at first, and what no stain changes: how large the ce
 whether that is round, bent or in lobes, how dark the cytoplasm is beside it.  A network that learned on few microscopes
 knows these (they can be read off its features), but its last layer trusts color and texture more, which change with the
 microscope.  ``listen_to_shape`` reads the measures off the features by one linear map, tells the classes by them with
-another, and adds the product of both to the last layer: a product of two experts (Hinton, Neural Computation 2002).
-The network keeps its form, and nothing is measured when cells are counted.
+another, and takes the mean of these logits and the last layer's own: a logarithmic pool of two experts (Genest and
+Zidek, Statistical Science 1986).  The network keeps its form, and nothing is measured when cells are counted.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ _LEAST = 0.2
 """Less dark than this, against the nucleus, is ground."""
 _MOST_LOBES = 4
 _RIDGE = 0.02
+_RARE = 0.1
+"""A feature of less than so many times the usual spread is hardly ever there, and is not taken for larger than that."""
 _STRENGTH = 0.6
 """Of the prior of the layer that tells classes by their measures (``fit_head``)."""
 _CLIP = 3.0
@@ -215,7 +217,10 @@ def _largest_parts(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def listen_to_shape(head: Head, views: Floats, shapes: Floats, labels: NDArray[np.int64], share: float = 1.0) -> Head:
-    """Add to a last layer what the shape, read off the same features, says of the class.
+    """The mean of a last layer and of what the shape, read off the same features, says of the class.
+
+    A mean and not a sum, so that the logits keep their spread: ``calibrate`` learns from there, and from a layer twice
+    as sure of itself it learned less (100 cells of ``jtsc``: 90 instead of 92 %).
 
     Parameters
     ----------
@@ -227,7 +232,7 @@ def listen_to_shape(head: Head, views: Floats, shapes: Floats, labels: NDArray[n
         Of ``measure_shapes``; cells with NaN are left out.
     labels : (N,) int
     share : float
-        How much the shape counts beside the rest.
+        Weight of the shape in the mean, beside a weight of 1.
 
     Returns
     -------
@@ -248,7 +253,8 @@ def listen_to_shape(head: Head, views: Floats, shapes: Floats, labels: NDArray[n
     middle, spread = shapes.mean(0), np.maximum(shapes.std(0), 1e-6)
     shapes = np.clip((shapes - middle) / spread, -_CLIP, _CLIP)
     flat = views.reshape(-1, views.shape[2])
-    center, scale = flat.mean(0), np.maximum(flat.std(0), 1e-6)
+    center, scale = flat.mean(0), flat.std(0)
+    scale = np.maximum(scale, max(_RARE * float(np.median(scale)), 1e-6))
     x = (flat - center) / scale
     target = np.repeat(shapes, views.shape[1], axis=0)
     # Ridge regression; both sides have a mean of 0, so it needs no intercept.
@@ -256,5 +262,6 @@ def listen_to_shape(head: Head, views: Floats, shapes: Floats, labels: NDArray[n
     n_classes = len(head.bias)
     empty = Head(np.zeros((n_classes, shapes.shape[1])), np.zeros(n_classes))
     told = fit_head(shapes[:, None], labels, empty, _STRENGTH)
-    added = share * (told.weight @ read.T) / scale
-    return Head(head.weight + added, head.bias + share * told.bias - added @ center)
+    by_shape = (told.weight @ read.T) / scale
+    weight = (head.weight + share * by_shape) / (1 + share)
+    return Head(weight, (head.bias + share * (told.bias - by_shape @ center)) / (1 + share))
