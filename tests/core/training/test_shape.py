@@ -13,7 +13,7 @@ from napari_bloodcells.core.training.augment import AugmentSettings
 from napari_bloodcells.core.training.finish import finish_bundle
 from napari_bloodcells.core.training.headfit import Head
 from napari_bloodcells.core.training.recipe import Recipe
-from napari_bloodcells.core.training.shape import MEASURES, listen_to_shape, measure_shapes, shape_head
+from napari_bloodcells.core.training.shape import MEASURES, _ridge, listen_to_shape, measure_shapes, shape_head
 from napari_bloodcells.core.training.traindata import Cells
 from napari_bloodcells.core.training.trainer import Trainer
 
@@ -149,3 +149,16 @@ def test_a_feature_that_is_hardly_ever_there_gets_no_great_weight() -> None:
     heard = listen_to_shape(Head(np.zeros((2, 4)), np.zeros(2)), views, shape, labels)
     assert np.abs(heard.weight).max() < 100  # in 16 bits 65,504 is the end
     assert np.abs(heard.weight[:, 3]).max() < np.abs(heard.weight[:, 0]).max()
+
+
+def test_nothing_changes_where_no_shape_could_be_measured() -> None:
+    old = Head(np.ones((2, 3)), np.ones(2))
+    unknown = np.full((8, 13), np.nan)
+    assert listen_to_shape(old, np.zeros((8, 1, 3)), unknown, np.arange(8) % 2) is old
+
+
+def test_the_map_is_the_same_in_both_forms() -> None:
+    rng = np.random.default_rng(3)
+    x, target = rng.normal(0, 1, (40, 39)), rng.normal(0, 1, (40, 2))
+    wider = np.concatenate([x, np.zeros((40, 20))], 1)  # more features than cells, the last of them empty
+    assert np.allclose(_ridge(wider, target)[:39], _ridge(x, target))

@@ -237,6 +237,7 @@ def listen_to_shape(head: Head, views: Floats, shapes: Floats, labels: NDArray[n
     Returns
     -------
     Head
+        ``head`` itself where shapes of fewer than two classes could be measured.
 
     Examples
     --------
@@ -249,6 +250,8 @@ def listen_to_shape(head: Head, views: Floats, shapes: Floats, labels: NDArray[n
     True
     """
     measured = np.isfinite(shapes).all(1)
+    if len(np.unique(labels[measured])) < 2:
+        return head
     views, shapes, labels = views[measured], shapes[measured], labels[measured]
     middle, spread = shapes.mean(0), np.maximum(shapes.std(0), 1e-6)
     shapes = np.clip((shapes - middle) / spread, -_CLIP, _CLIP)
@@ -257,11 +260,22 @@ def listen_to_shape(head: Head, views: Floats, shapes: Floats, labels: NDArray[n
     scale = np.maximum(scale, max(_RARE * float(np.median(scale)), 1e-6))
     x = (flat - center) / scale
     target = np.repeat(shapes, views.shape[1], axis=0)
-    # Ridge regression; both sides have a mean of 0, so it needs no intercept.
-    read = np.linalg.solve(x.T @ x + _RIDGE * len(x) * np.eye(x.shape[1]), x.T @ target)
+    read = _ridge(x, target)
     n_classes = len(head.bias)
     empty = Head(np.zeros((n_classes, shapes.shape[1])), np.zeros(n_classes))
     told = fit_head(shapes[:, None], labels, empty, _STRENGTH)
     by_shape = (told.weight @ read.T) / scale
     weight = (head.weight + share * by_shape) / (1 + share)
     return Head(weight, (head.bias + share * (told.bias - by_shape @ center)) / (1 + share))
+
+
+def _ridge(x: Floats, target: Floats) -> Floats:
+    """The linear map (D, K) from (M, D) to (M, K), both with a mean of 0, by ridge regression: in its dual form where
+    there are more features than cells, as of a VGG16."""
+    held = _RIDGE * len(x)
+    found: Floats
+    if x.shape[1] > len(x):
+        found = x.T @ np.linalg.solve(x @ x.T + held * np.eye(len(x)), target)
+    else:
+        found = np.linalg.solve(x.T @ x + held * np.eye(x.shape[1]), x.T @ target)
+    return found
