@@ -273,9 +273,6 @@ def _ridge(x: Floats, target: Floats) -> Floats:
     """The linear map (D, K) from (M, D) to (M, K), both with a mean of 0, by ridge regression: in its dual form where
     there are more features than cells, as of a VGG16."""
     held = _RIDGE * len(x)
-    found: Floats
     if x.shape[1] > len(x):
-        found = x.T @ np.linalg.solve(x @ x.T + held * np.eye(len(x)), target)
-    else:
-        found = np.linalg.solve(x.T @ x + held * np.eye(x.shape[1]), x.T @ target)
-    return found
+        return np.asarray(x.T @ np.linalg.solve(x @ x.T + held * np.eye(len(x)), target), np.float64)
+    return np.asarray(np.linalg.solve(x.T @ x + held * np.eye(x.shape[1]), x.T @ target), np.float64)
