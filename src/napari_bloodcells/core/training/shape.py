@@ -53,7 +53,8 @@ _LEAST = 0.2
 _MOST_LOBES = 4
 _RIDGE = 0.02
 _RARE = 0.1
-"""A feature of less than so many times the usual spread is hardly ever there, and is not taken for larger than that."""
+"""A feature of less than so many times the usual spread, or a hundredth of the largest one, is hardly ever there, and
+is not made as large as the others."""
 _STRENGTH = 0.6
 """Of the prior of the layer that tells classes by their measures (``fit_head``)."""
 _CLIP = 3.0
@@ -257,7 +258,7 @@ def listen_to_shape(head: Head, views: Floats, shapes: Floats, labels: NDArray[n
     shapes = np.clip((shapes - middle) / spread, -_CLIP, _CLIP)
     flat = views.reshape(-1, views.shape[2])
     center, scale = flat.mean(0), flat.std(0)
-    scale = np.maximum(scale, max(_RARE * float(np.median(scale)), 1e-6))
+    scale = np.maximum(scale, max(_RARE * float(np.median(scale)), _RARE**2 * float(scale.max()), 1e-6))
     x = (flat - center) / scale
     target = np.repeat(shapes, views.shape[1], axis=0)
     read = _ridge(x, target)
