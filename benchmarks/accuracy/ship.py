@@ -151,7 +151,7 @@ def _loaded(module: Classifier, info: BundleInfo, space: FeatureSpace | None = N
 
 
 def _as_cells(cells: AllCells, at: NDArray[np.intp], labels: NDArray[np.int64]) -> Cells:
-    few = _at_most(at, labels, cells.sources, 150)
+    few = _at_most(at, labels, cells.sources, 150)  # no more are taken, and copies of all would fill the memory
     index = torch.from_numpy(few)
     known = torch.from_numpy(labels[few])
     return Cells(cells.crops(few), known, cells.groups[few], cells.sources[few], cells.extent[index], cells.wide[index])
