@@ -19,12 +19,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.accuracy.cells import SOURCES, TRAIN, AllCells, gather
 from benchmarks.accuracy.copies import SOURCE as COPIES
 from benchmarks.accuracy.ship import Bundle, make_bundle
 from benchmarks.accuracy.trunk import TrunkSettings, load_trunk, save_trunk, train_trunk
+from napari_bloodcells.core.adapt import MOST, move_model
+from napari_bloodcells.core.model import Model
 from napari_bloodcells.core.statistics.metrics import score
 
 Weights: TypeAlias = dict[str, Tensor]
@@ -64,7 +67,7 @@ def run_source(cells: AllCells, source: str, weights: Weights, place: Path) -> N
     bundle = make_bundle(weights, cells, "wbc5", without=with_copies([source]))
     found = try_unseen(bundle, cells, source)
     (place / f"{source}.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    print(source, {k: v for k, v in found.items() if k not in ("confusion",)}, flush=True)
+    print(source, {k: v for k, v in found.items() if k != "confusion"}, flush=True)
 
 
 def try_unseen(bundle: Bundle, cells: AllCells, source: str) -> dict[str, Any]:
@@ -80,6 +83,7 @@ def try_unseen(bundle: Bundle, cells: AllCells, source: str) -> dict[str, Any]:
     sure = np.argsort(-confidence, kind="stable")[: round(0.9 * len(at))]
     known = (confidence >= model.info.min_confidence) & (said.distance <= (model.info.max_distance or np.inf))
     names = ("accuracy", "balanced_accuracy", "ece")
+    adapted = score(truth, _adapted(model, crops), model.info.class_names, groups.tolist(), f"{source}, adapted")
     return {
         "cells": len(at),
         "groups": len(set(groups.tolist())),
@@ -88,7 +92,15 @@ def try_unseen(bundle: Bundle, cells: AllCells, source: str) -> dict[str, Any]:
         "identified": float(known.mean()),
         "identified_accuracy": float(right[known].mean()) if known.any() else None,
         "confusion": scores.confusion.tolist(),
+        "adapted": {n: [adapted[n].value, adapted[n].low, adapted[n].high] for n in names},
     }
+
+
+def _adapted(model: Model, crops: Tensor) -> NDArray[np.float32]:
+    """What the model says of crops (N, 3, S, S) after ``adapt`` to the same, whose labels it has not seen: (N, C)."""
+    few = np.linspace(0, len(crops) - 1, min(len(crops), MOST)).round().astype(np.int64)
+    moved = move_model(model, crops[few])
+    return Model(model.info, moved.module, moved.space, model.device).predict(crops).probabilities
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -43,6 +43,7 @@ from napari_bloodcells.core.training.augment import AugmentSettings
 from napari_bloodcells.core.training.shape import shape_head
 from napari_bloodcells.core.training.temperature import fit_temperature
 from napari_bloodcells.core.training.traindata import Cells
+from napari_bloodcells.core.training.views import MOST_CELLS, stained_views
 
 WEIGHTS = Path(__file__).parents[2] / "src" / "napari_bloodcells" / "weights"
 DESCRIPTIONS = {
@@ -54,7 +55,6 @@ LISTENING, SHAPE = ("wbc5", "wbc4"), 1.0
 """Classifiers whose last layer listens to shape (``core/training/shape.py``), and how much.  ``pbc8`` is that of one
 instrument, whose stain is known, and has immature cells of every shape."""
 _MOST = 60
-_SPACE_CELLS = 4000
 _KEPT = 0.98
 _FAR = 1.5
 """From this distance on, in 99th percentiles of held-out cells, a cell is unidentified."""
@@ -91,7 +91,6 @@ def make_bundle(weights: Mapping[str, Tensor], cells: AllCells, name: str, witho
     labels[rows] = np.arange(len(rows))
     labels = labels[cells.labels]
     usable = (labels >= 0) & ~np.isin(cells.sources, list(without))
-    training = _at_most(np.flatnonzero(usable & (cells.part == TRAIN)), labels, cells.sources, 400)
     held = _at_most(np.flatnonzero(usable & (cells.part == VALIDATION)), labels, cells.sources, _MOST)
     info = BundleInfo(
         name=name,
@@ -110,14 +109,17 @@ def make_bundle(weights: Mapping[str, Tensor], cells: AllCells, name: str, witho
         license="BSD-3-Clause",
     )
     model = _loaded(module, info)
+    shown = _at_most(
+        np.flatnonzero(usable & (cells.part == TRAIN) & (cells.sources != COPIES)), labels, cells.sources, MOST_CELLS
+    )
+    few = _as_cells(cells, shown, labels)
+    views = stained_views(model, few, AugmentSettings())
     if name in LISTENING:
-        shown = usable & (cells.part == TRAIN) & (cells.sources != COPIES)
-        head = shape_head(model, _as_cells(cells, np.flatnonzero(shown), labels), AugmentSettings(), SHAPE)
+        head = shape_head(model, few, views, SHAPE)
         module = module.with_head(head.weight, head.bias)
         module.head.half().float()
         model = _loaded(module, info)
-    features, _ = model.features_and_logits(cells.crops(training[:_SPACE_CELLS]))
-    space = fit_feature_space(features, torch.from_numpy(labels[training[:_SPACE_CELLS]]), len(rows))
+    space = fit_feature_space(views, few.labels, len(rows), few.sources.tolist())
     features, logits = model.features_and_logits(cells.crops(held))
     truth = labels[held]
     losses = F.cross_entropy(logits, torch.from_numpy(truth), reduction="none").numpy()
@@ -151,10 +153,9 @@ def _loaded(module: Classifier, info: BundleInfo, space: FeatureSpace | None = N
 
 
 def _as_cells(cells: AllCells, at: NDArray[np.intp], labels: NDArray[np.int64]) -> Cells:
-    few = _at_most(at, labels, cells.sources, 150)  # no more are taken, and copies of all would fill the memory
-    index = torch.from_numpy(few)
-    known = torch.from_numpy(labels[few])
-    return Cells(cells.crops(few), known, cells.groups[few], cells.sources[few], cells.extent[index], cells.wide[index])
+    index = torch.from_numpy(at)
+    known = torch.from_numpy(labels[at])
+    return Cells(cells.crops(at), known, cells.groups[at], cells.sources[at], cells.extent[index], cells.wide[index])
 
 
 def _at_most(at: NDArray[np.intp], labels: NDArray[np.int64], sources: NDArray[np.str_], most: int) -> NDArray[np.intp]:

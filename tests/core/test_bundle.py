@@ -114,6 +114,17 @@ def test_distance_tells_the_strange_from_the_known(tmp_path: Path, module: Class
     assert bare.predict(strange).distance.tolist() == [0, 0, 0]
 
 
+def test_how_microscopes_differ_is_kept_in_a_bundle(tmp_path: Path, module: Classifier, info: BundleInfo) -> None:
+    features, labels = torch.randn(200, 512), torch.arange(200) % 5
+    space = fit_feature_space(features, labels, 5, ["one"] * 100 + ["other"] * 100).in_units_of(1.5)
+    found = load_model(save_bundle(tmp_path / "m", module, info, space=space), "cpu").space
+    assert found is not None
+    assert found.drift is not None
+    assert space.drift is not None
+    assert torch.equal(found.drift, space.drift)
+    assert found.within == pytest.approx(space.within)
+
+
 def test_half_precision_bundles_weigh_half_and_say_nearly_the_same(
     tmp_path: Path, folder: Path, module: Classifier, info: BundleInfo
 ) -> None:
@@ -209,6 +220,35 @@ BAD = [
         "another feature space",
         lambda f: change_tensors(
             f, lambda t: t.update({"distance.means": torch.zeros(5, 2), "distance.whiten": torch.zeros(3, 2)})
+        ),
+        "do not fit the network's 512 features",
+    ),
+    (
+        "half of what tells microscopes apart",
+        lambda f: change_tensors(
+            f,
+            lambda t: t.update(
+                {
+                    "distance.means": torch.zeros(5, 2),
+                    "distance.whiten": torch.zeros(512, 2),
+                    "distance.drift": torch.zeros(3, 2),
+                }
+            ),
+        ),
+        "distance.within are missing",
+    ),
+    (
+        "microscopes of another space",
+        lambda f: change_tensors(
+            f,
+            lambda t: t.update(
+                {
+                    "distance.means": torch.zeros(5, 2),
+                    "distance.whiten": torch.zeros(512, 2),
+                    "distance.drift": torch.zeros(3, 4),
+                    "distance.within": torch.tensor(1.0),
+                }
+            ),
         ),
         "do not fit the network's 512 features",
     ),

@@ -37,6 +37,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "export": LazyCommand("export", "export", "Write a count as FHIR, COCO, GeoJSON (QuPath) or VOC."),
     "evaluate": LazyCommand("evaluate", "evaluate", "Measure a model on labeled cells, with intervals."),
     "calibrate": LazyCommand("calibrate", "calibrate", "Fit a model to your own microscope with a few labeled cells."),
+    "adapt": LazyCommand("adapt", "adapt", "Fit a model to your own microscope with cells that nobody labeled."),
     "train": LazyCommand("train", "train", "Train a model, on your own cells too."),
     "crop": LazyCommand("crop", "crop", "Cut the cells of a data set into folders, one a class."),
     "models": LazyCommand("models", "models_app", "List the installed models, tell about one."),

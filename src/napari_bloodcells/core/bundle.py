@@ -57,6 +57,8 @@ __all__ = [
 
 _HEADER_KEY = "bloodcells"
 _SPACE = {"distance.whiten", "distance.means"}
+_DRIFT = {"distance.drift", "distance.within"}
+"""Of a feature space that knows several microscopes (``FeatureSpace``); bundles of version 0.1 have none."""
 
 
 def load_model(name_or_path: str | Path = "default", device: str = "auto") -> Model:
@@ -139,6 +141,8 @@ def save_bundle(
             "distance.whiten": space.whiten.cpu().contiguous(),
             "distance.means": space.means.cpu().contiguous(),
         }
+        if space.drift is not None:
+            tensors |= {"distance.drift": space.drift.cpu().contiguous(), "distance.within": torch.tensor(space.within)}
     if half:
         tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
     info = info.model_copy(update={"sha256": hash_tensors(tensors)})
@@ -231,7 +235,7 @@ def _assemble(info: BundleInfo, tensors: dict[str, Tensor], name: str) -> tuple[
                 f"{name}: the weights {key} have the shape {tuple(tensors[key].shape)}, "
                 f"{info.arch} needs {tuple(tensor.shape)}."
             )
-    unknown = sorted(set(tensors) - set(wanted) - _SPACE)
+    unknown = sorted(set(tensors) - set(wanted) - _SPACE - _DRIFT)
     if unknown:
         raise BundleError(f"{name}: holds weights that {info.arch} has no place for ({unknown[0]}).")
     module.load_state_dict({k: tensors[k].to(wanted[k].dtype) for k in wanted}, assign=True)
@@ -241,14 +245,21 @@ def _assemble(info: BundleInfo, tensors: dict[str, Tensor], name: str) -> tuple[
 
 
 def _space(tensors: dict[str, Tensor], width: int, n_classes: int, name: str) -> FeatureSpace | None:
-    there = _SPACE & set(tensors)
+    there = (_SPACE | _DRIFT) & set(tensors)
     if not there:
         return None
-    whiten, means = tensors.get("distance.whiten"), tensors.get("distance.means")
-    if whiten is None or means is None:
-        raise BundleError(f"{name}: the weights {(_SPACE - there).pop()} are missing.")
-    if whiten.ndim != 2 or whiten.shape[0] != width or means.shape != (n_classes, whiten.shape[1]):
+    wanted = _SPACE | _DRIFT if there & _DRIFT else _SPACE
+    if wanted - there:
+        raise BundleError(f"{name}: the weights {min(wanted - there)} are missing.")
+    whiten, means = (tensors[f"distance.{part}"].float() for part in ("whiten", "means"))
+    fits = whiten.ndim == 2 and whiten.shape[0] == width and means.shape == (n_classes, whiten.shape[1])
+    drift, within = None, 1.0
+    if there & _DRIFT:
+        drift, spread = (tensors[f"distance.{part}"].float() for part in ("drift", "within"))
+        fits = fits and drift.ndim == 2 and drift.shape[1] == whiten.shape[1] and spread.ndim == 0
+        within = float(spread) if fits else within
+    if not fits:
         raise BundleError(
             f"{name}: the weights distance.* do not fit the network's {width} features and {n_classes} classes."
         )
-    return FeatureSpace(whiten.float(), means.float())
+    return FeatureSpace(whiten, means, drift, within)

@@ -1,29 +1,50 @@
-"""How far a cell is from anything seen in training, measured on the features before a network's last layer.
+"""Where the classes lie in the features before a network's last layer, and how they move between microscopes.
 
-The features of the training cells are turned so that their spread within a class is one in every direction (a shared
-covariance, shrunk towards a round one as there are few cells); the distance of a cell is the one to the nearest class
-mean there, divided by the square root of the number of directions.  In a bundle it is given in units of the 99th
-percentile of cells that were held out (``in_units_of``): above 1 is unlike the training.  Lee et al., "A simple
-unified framework for detecting out-of-distribution samples and adversarial attacks", NeurIPS 2018.
+The features of the training cells are turned so that their spread within a class of one microscope is one in every
+direction (a shared covariance, shrunk towards a round one as there are few cells).  The distance of a cell is the one
+to the nearest class mean there, divided by the square root of the number of directions.  In a bundle it is given in
+units of the 99th percentile of cells that were held out (``in_units_of``): above 1 is unlike the training.  Lee et al.,
+"A simple unified framework for detecting out-of-distribution samples and adversarial attacks", NeurIPS 2018.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 MAX_DIRECTIONS = 256
 SHRINKAGE = 0.1
+LEAST_CELLS = 10
+"""Of a class of one microscope, to have a mean of its own."""
+_RARE = 0.1
+"""A feature of less than so many times the usual spread, or a hundredth of the largest one, is hardly ever there, and
+is not made as large as the others."""
 
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """``whiten`` (D, K) turns features into directions of spread one; ``means`` (C, K) are the classes there."""
+    """The space.
+
+    Attributes
+    ----------
+    whiten : (D, K) float
+        Turns features into directions of one spread.
+    means : (C, K) float
+        The classes there: the mean of the microscopes of the training.
+    drift : (R, K) float or None
+        How far a class of one microscope lay from its mean, a row for each; None where there was one microscope.
+    within : float
+        Spread of a class of one microscope in every direction, on average.
+    """
 
     whiten: Tensor
     means: Tensor
+    drift: Tensor | None = None
+    within: float = 1.0
 
     def distance(self, features: Tensor) -> Tensor:
         """(N, D) features -> (N,) float32: to the nearest class mean."""
@@ -38,22 +59,30 @@ class FeatureSpace:
         >>> space.distance(torch.tensor([[3.0]])).item(), space.in_units_of(2.0).distance(torch.tensor([[3.0]])).item()
         (3.0, 1.5)
         """
-        return FeatureSpace(self.whiten / unit, self.means / unit)
+        drift = None if self.drift is None else self.drift / unit
+        return FeatureSpace(self.whiten / unit, self.means / unit, drift, self.within / unit)
 
     def to(self, device: torch.device | str) -> FeatureSpace:
         """The same on another device."""
-        return FeatureSpace(self.whiten.to(device), self.means.to(device))
+        drift = None if self.drift is None else self.drift.to(device)
+        return FeatureSpace(self.whiten.to(device), self.means.to(device), drift, self.within)
 
 
-def fit_feature_space(features: Tensor, labels: Tensor, n_classes: int) -> FeatureSpace:
+def fit_feature_space(
+    features: Tensor, labels: Tensor, n_classes: int, sources: Sequence[str] | None = None
+) -> FeatureSpace:
     """Fit the space to training cells.
 
     Parameters
     ----------
-    features : (N, D) float
+    features : (N, D) or (N, V, D) float
+        Of each cell, or of each in V views (other stains, other cameras): directions in which these move a cell count
+        less then.
     labels : (N,) int
         Class of each cell; classes without a cell get no mean of their own (that of all cells).
     n_classes : int
+    sources : sequence of N str, optional
+        Microscope of each cell: of a class, all count alike.  One for all by default.
 
     Examples
     --------
@@ -64,23 +93,60 @@ def fit_feature_space(features: Tensor, labels: Tensor, n_classes: int) -> Featu
     >>> near, far = space.distance(torch.tensor([[50., 50., 50.], [500., 50., 0.]])).tolist()
     >>> near < 0.2 and far > 50
     True
+    >>> shifted = features + torch.tensor([3.0, 0, 0])
+    >>> both = fit_feature_space(torch.cat([features, shifted]), labels.repeat(2), 2, ["a"] * 1000 + ["b"] * 1000)
+    >>> tuple(both.drift.shape), both.drift.sum(0).abs().max().item() < 0.01     # each lies half of 3 from the middle
+    ((4, 3), True)
     """
-    x = features.double().cpu()
-    means = torch.stack([x[labels == c].mean(0) if (labels == c).any() else x.mean(0) for c in range(n_classes)])
-    within = x - means[labels]
-    directions = min(MAX_DIRECTIONS, x.shape[1])
-    if directions < x.shape[1]:  # a flattened VGG16 has 25,088 features: keep the directions of most spread
-        generator_state = torch.get_rng_state()
-        torch.manual_seed(0)
-        few = x[torch.randperm(len(x))[:2000]]
-        basis = torch.svd_lowrank(few - few.mean(0), min(directions, len(few)))[2]
-        torch.set_rng_state(generator_state)
-    else:
-        basis = torch.eye(directions, dtype=x.dtype)
-    spread = within @ basis
-    covariance = spread.T @ spread / max(1, len(x) - 1)
+    views = features if features.ndim == 3 else features[:, None]
+    x = views.double().cpu().flatten(0, 1)
+    scale = x.std(0, correction=0)
+    scale = scale.clamp_min(max(_RARE * float(scale.median()), _RARE**2 * float(scale.max()), 1e-12))
+    x /= scale
+    n_views = views.shape[1]
+    truth = labels.cpu().repeat_interleave(n_views)
+    number = np.zeros(len(labels), int) if sources is None else np.unique(list(sources), return_inverse=True)[1]
+    of = torch.from_numpy(number).repeat_interleave(n_views)
+    clouds = _clouds(truth, of, n_classes, LEAST_CELLS * n_views)
+    means = []
+    for c in range(n_classes):
+        own = [x[at].mean(0) for label, at in clouds if label == c]
+        means.append(torch.stack(own).mean(0) if own else x.mean(0))
+    basis = _basis(x)
+    spread = [(x[at] - x[at].mean(0)) @ basis for _, at in clouds]
+    covariance = torch.stack([s.T @ s / max(1, len(s) - 1) for s in spread]).mean(0)
     size = covariance.diagonal().mean().clamp_min(1e-12)
     covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * size * torch.eye(len(covariance), dtype=x.dtype)
     values, vectors = torch.linalg.eigh(covariance)
-    whiten = basis @ (vectors / values.sqrt())
-    return FeatureSpace(whiten.float(), (means @ whiten).float())
+    turn = basis @ (vectors / values.sqrt())
+    apart = [x[at].mean(0) - means[label] for label, at in clouds if sum(label == c for c, _ in clouds) > 1]
+    drift = (torch.stack(apart) @ turn).float() if apart else None
+    return FeatureSpace((turn / scale[:, None]).float(), (torch.stack(means) @ turn).float(), drift)
+
+
+def _clouds(truth: Tensor, sources: Tensor, n_classes: int, least: int) -> list[tuple[int, Tensor]]:
+    """Class and rows (M,) of the cells of one class of one microscope; where no microscope has enough of a class, all
+    its cells together."""
+    found = []
+    for c in range(n_classes):
+        own = [
+            at
+            for s in sorted(set(sources.tolist()))
+            if len(at := torch.nonzero((truth == c) & (sources == s))[:, 0]) >= least
+        ]
+        whole = torch.nonzero(truth == c)[:, 0]
+        found += [(c, at) for at in own or ([whole] if len(whole) else [])]
+    return found
+
+
+def _basis(x: Tensor) -> Tensor:
+    """(D, K): all directions, or those of most spread (a flattened VGG16 has 25,088 features)."""
+    directions = min(MAX_DIRECTIONS, x.shape[1])
+    if directions == x.shape[1]:
+        return torch.eye(directions, dtype=x.dtype)
+    generator_state = torch.get_rng_state()
+    torch.manual_seed(0)
+    few = x[torch.randperm(len(x))[:2000]]
+    basis = torch.svd_lowrank(few - few.mean(0), min(directions, len(few)))[2]
+    torch.set_rng_state(generator_state)
+    return basis

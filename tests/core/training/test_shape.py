@@ -16,6 +16,7 @@ from napari_bloodcells.core.training.recipe import Recipe
 from napari_bloodcells.core.training.shape import MEASURES, _ridge, listen_to_shape, measure_shapes, shape_head
 from napari_bloodcells.core.training.traindata import Cells
 from napari_bloodcells.core.training.trainer import Trainer
+from napari_bloodcells.core.training.views import stained_views
 
 Y, X = np.mgrid[:80, :80] - 39.5
 
@@ -116,7 +117,8 @@ def drawn_cells(n: int) -> Cells:
 
 def test_the_layer_of_a_model_is_the_same_each_time_and_another() -> None:
     model = load_model("wbc4", device="cpu")
-    one, two = (shape_head(model, drawn_cells(20), AugmentSettings(), 1.0) for _ in range(2))
+    cells = drawn_cells(20)
+    one, two = (shape_head(model, cells, stained_views(model, cells, AugmentSettings()), 1.0) for _ in range(2))
     assert np.array_equal(one.weight, two.weight)
     assert not np.allclose(one.weight, Head.of(model.module.head).weight)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from napari_bloodcells.core.classes import ClassScheme
@@ -21,8 +20,8 @@ from napari_bloodcells.core.training.shape import shape_head
 from napari_bloodcells.core.training.temperature import fit_temperature
 from napari_bloodcells.core.training.traindata import Cells
 from napari_bloodcells.core.training.trainer import Trainer
+from napari_bloodcells.core.training.views import even_cells, stained_views
 
-FEATURE_CELLS = 4000
 _PART = 256
 
 
@@ -42,14 +41,13 @@ def finish_bundle(
     copy = architecture(recipe.arch).skeleton(len(scheme.names), **dict(info.options))
     copy.load_state_dict({name: t.clone() for name, t in trainer.best.items()}, assign=True)
     model = Model(info, copy, None, trainer.device)
+    few = even_cells(trainer.training)
+    views = stained_views(model, few, recipe.stain if recipe.augment == "stain" or recipe.shape else None, progress)
     if recipe.shape:
-        check_cancelled(progress)
-        head = shape_head(model, trainer.training, recipe.stain, recipe.shape)
+        head = shape_head(model, few, views, recipe.shape)
         module, copy = (network.with_head(head.weight, head.bias) for network in (module, copy))
         model = Model(info, copy, None, trainer.device)
-    few = _some(trainer.training)
-    features, _ = _through(model, few, progress)
-    space = fit_feature_space(features, few.labels, len(scheme.names))
+    space = fit_feature_space(views, few.labels, len(scheme.names), few.sources.tolist())
     features, logits = _through(model, trainer.validation, progress)
     truth = trainer.validation.labels.numpy()
     temperature = round(fit_temperature(logits.numpy(), truth), 4)
@@ -95,19 +93,6 @@ def _describe(trainer: Trainer, scheme: ClassScheme, recipe: Recipe) -> BundleIn
         seed=recipe.seed,
         license=recipe.license,
     )
-
-
-def _some(cells: Cells) -> Cells:
-    """At most ``FEATURE_CELLS`` cells, the classes as even as they allow."""
-    rank = np.zeros(len(cells), np.int64)
-    order = np.random.default_rng(0).permutation(len(cells))
-    labels = cells.labels.numpy()
-    for c in np.unique(labels):
-        at = order[labels[order] == c]
-        rank[at] = np.arange(len(at))
-    keep = np.zeros(len(cells), bool)
-    keep[np.argsort(rank, kind="stable")[:FEATURE_CELLS]] = True
-    return cells.take(keep)
 
 
 def _through(model: Model, cells: Cells, progress: Progress) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,18 +10,16 @@ Zidek, Statistical Science 1986).  The network keeps its form, and nothing is me
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import regionprops
+from torch import Tensor
 
 from napari_bloodcells.core.crops import WHITE_LEVEL
 from napari_bloodcells.core.model import Model
-from napari_bloodcells.core.training.augment import AugmentSettings, augment
 from napari_bloodcells.core.training.headfit import Head, fit_head
 from napari_bloodcells.core.training.traindata import Cells
 
@@ -59,49 +57,24 @@ _STRENGTH = 0.6
 """Of the prior of the layer that tells classes by their measures (``fit_head``)."""
 _CLIP = 3.0
 """Standard deviations beyond which a measure is no more than an outlier."""
-_MOST, _VIEWS, _BATCH = 150, 4, 128
-"""Cells of one class of one source, views of each, and cells that are augmented at once."""
 
 
-def shape_head(model: Model, cells: Cells, stain: AugmentSettings, share: float) -> Head:
+def shape_head(model: Model, cells: Cells, views: Tensor, share: float) -> Head:
     """The last layer of a trained model, listening to shape: measured on its training cells, read off their features.
 
     Parameters
     ----------
     model : Model
     cells : Cells
-        Of its training; at most 150 of one class of one source are taken.
-    stain : AugmentSettings
-        Of its training: shape must be read under every stain and camera, at its true size.
+        N of its training (``even_cells``).
+    views : (N, V, D) float
+        Their features (``stained_views``): shape must be read under every stain and camera.
     share : float
         See ``listen_to_shape``.
     """
-    few = cells.take(_even(cells))
-    size, spec = few.crops.shape[-1], model.info.crop
-    shapes = measure_shapes(few.crops.numpy(), few.extent.double().numpy(), spec.size / spec.side_um)
-    views = [model.features_and_logits(few.crops)[0]]
-    settings = replace(stain, size=size, zoom=0.0, to_box=0.0)
-    generator = torch.Generator().manual_seed(0)
-    wide = few.crops if few.wide is None else few.wide
-    for _ in range(_VIEWS - 1):
-        changed = [
-            augment(wide[at : at + _BATCH], few.extent[at : at + _BATCH], settings, generator).mul(255).round().byte()
-            for at in range(0, len(few), _BATCH)
-        ]
-        views.append(model.features_and_logits(torch.cat(changed))[0])
-    stacked = torch.stack(views, 1).double().numpy()
-    return listen_to_shape(Head.of(model.module.head), stacked, shapes, few.labels.numpy(), share)
-
-
-def _even(cells: Cells) -> NDArray[np.bool_]:
-    """(N,): at most ``_MOST`` cells of one class of one source, drawn the same each time."""
-    keep = np.zeros(len(cells), np.bool_)
-    order = np.random.default_rng(0).permutation(len(cells))
-    labels, sources = cells.labels.numpy()[order], cells.sources[order]
-    for source in np.unique(sources):
-        for label in np.unique(labels):
-            keep[order[(sources == source) & (labels == label)][:_MOST]] = True
-    return keep
+    spec = model.info.crop
+    shapes = measure_shapes(cells.crops.numpy(), cells.extent.double().numpy(), spec.size / spec.side_um)
+    return listen_to_shape(Head.of(model.module.head), views.double().numpy(), shapes, cells.labels.numpy(), share)
 
 
 def measure_shapes(crops: NDArray[np.uint8], extent: NDArray[np.float64], pixels_per_um: float) -> Floats:

@@ -1,0 +1,217 @@
+"""A model fitted to one microscope by cells of it that nobody labeled.
+
+Only the middle of each class and the last layer move, to where the cells lie (``training/unlabeled.py``).  How well the
+result does is not known without labels; where there are some, ``calibrate`` does more, and takes an adapted model too.
+The result is a bundle of its own; the model it came from is not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_bloodcells.core.bundle import load_model, save_bundle
+from napari_bloodcells.core.classes import NOT_A_WBC
+from napari_bloodcells.core.countedcells import holds_count, read_counted
+from napari_bloodcells.core.datasets import DataSet, load_dataset
+from napari_bloodcells.core.errors import DataSetError, UsageError
+from napari_bloodcells.core.featurespace import FeatureSpace
+from napari_bloodcells.core.files import check_new_folder
+from napari_bloodcells.core.model import Model
+from napari_bloodcells.core.models.classifier import Classifier
+from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
+from napari_bloodcells.core.schema import BundleInfo, TrainingSource
+from napari_bloodcells.core.training.headfit import Head
+from napari_bloodcells.core.training.pack import CropPack, pack_crops
+from napari_bloodcells.core.training.traindata import Data
+from napari_bloodcells.core.training.unlabeled import move_to_unlabeled
+
+LEAST, MOST = 50, 1000
+"""Cells that are needed, and taken."""
+ONE_SIDED = 0.85
+"""Where one class has a larger share than this, the others can hardly be seen to move."""
+_PART = 64
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What an adaptation gave.
+
+    Attributes
+    ----------
+    output : Path
+        The new bundle.
+    info : BundleInfo
+    before, after : dict of str to int
+        Of the cells that were looked at, how many the old and the new model give each class.
+    n_changed : int
+        Cells that have another class now.
+    n_strange : int
+        Cells that were left out: too far from anything that the model was trained on.
+    """
+
+    output: Path
+    info: BundleInfo
+    before: dict[str, int]
+    after: dict[str, int]
+    n_changed: int
+    n_strange: int
+
+    @property
+    def one_sided(self) -> str:
+        """The class that nearly all cells have, or nothing: then cells of other patients should be there too."""
+        most = max(self.before, key=lambda name: self.before[name])
+        return most if self.before[most] > ONE_SIDED * sum(self.before.values()) else ""
+
+
+def adapt(
+    model: str | Path | Model,
+    data: Data,
+    output: str | Path,
+    *,
+    images: Path | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Adaptation:
+    """Fit a model to the microscope that unlabeled cells come from.
+
+    Parameters
+    ----------
+    model : str, Path or Model
+        As ``load_model`` takes it.
+    data : folder, DataSet, or a list of them
+        50 or more cells, 300 are plenty, at best of several patients: the output folder of a count, or what
+        ``load_dataset`` understands.  Labels are not looked at, but that what a reviewer called no white cell is left
+        out.
+    output : path
+        Folder of the new bundle: new or empty.
+    images : Path, optional
+        Where the photographs of a count are, if they have moved since.
+    device, progress
+        As for ``count``.
+
+    Returns
+    -------
+    Adaptation
+
+    Raises
+    ------
+    DataSetError
+        If there are fewer than 50 cells.
+    UsageError
+        If the model does not know how microscopes differ, as it was trained on one alone.
+    OutputError
+        If ``output`` holds a model already.
+
+    Examples
+    --------
+    >>> found = adapt("default", "first-look", "my-model")          # doctest: +SKIP
+    >>> found.n_changed, found.after["eosinophil"]                  # doctest: +SKIP
+    (31, 12)
+    """
+    progress, place = progress or Silent(), Path(output)
+    check_new_folder(place)
+    loaded = model if isinstance(model, Model) else load_model(model, device)
+    if loaded.space is None or loaded.space.drift is None:
+        raise UsageError(
+            f"{loaded.info.name}: was trained on one microscope, so it does not know how they differ; calibrate it "
+            "with labeled cells instead."
+        )
+    sets = _datasets(data, images)
+    packs = [pack_crops(d, loaded.info.crop, loaded.info.class_scheme, progress) for d in sets]
+    crops = torch.cat([_evenly(pack, MOST // len(packs)) for pack in packs])
+    called = "+".join(d.name for d in sets)
+    moved = move_model(loaded, crops, progress)
+    if len(moved.before) < LEAST:
+        raise DataSetError(f"{called}: {len(moved.before)} cells that can be used; adapting needs {LEAST} or more.")
+    info = _describe(loaded.info, called, len(moved.before))
+    save_bundle(place, moved.module, info, space=moved.space)
+    before, after = (
+        {name: int((answers == i).sum()) for i, name in enumerate(info.class_names)}
+        for answers in (moved.before, moved.after)
+    )
+    changed = int((moved.before != moved.after).sum())
+    return Adaptation(place, info, before, after, changed, len(crops) - len(moved.before))
+
+
+@dataclass(frozen=True)
+class MovedModel:
+    """New parts of a model: ``module`` and ``space``; and of the cells that were not strange to it the classes by the
+    old and by the new layer, ``before`` and ``after`` (N,)."""
+
+    module: Classifier
+    space: FeatureSpace
+    before: NDArray[np.int64]
+    after: NDArray[np.int64]
+
+
+def move_model(model: Model, crops: torch.Tensor, progress: Progress | None = None) -> MovedModel:
+    """Move a model to crops (N, 3, S, S) uint8 of one microscope, without writing anything; ``model`` stays as it is.
+
+    Cells farther from the training than ``max_distance`` are left out.
+    """
+    if model.space is None:
+        raise UsageError(f"{model.info.name}: has no space of its features, so it cannot be adapted.")
+    features, logits = _look_at(model, crops, progress or Silent())
+    far = model.info.max_distance or np.inf
+    known = (model.space.distance(features.to(model.device)) <= far).cpu().numpy()
+    kept = features.double().numpy()[known]
+    moved = move_to_unlabeled(kept, Head.of(model.module.head), model.info.temperature, model.space)
+    return MovedModel(
+        model.module.with_head(moved.head.weight, moved.head.bias),
+        replace(model.space, means=torch.from_numpy(moved.means).float().to(model.device)),
+        logits.numpy()[known].argmax(1),
+        moved.head.logits(kept).argmax(1),
+    )
+
+
+def _datasets(data: Data, images: Path | None) -> list[DataSet]:
+    listed: Sequence[str | Path | DataSet] = [data] if isinstance(data, str | Path | DataSet) else list(data)
+    found = []
+    for given in listed:
+        if isinstance(given, DataSet):
+            found.append(given)
+        elif holds_count(Path(given)):
+            found.append(read_counted(Path(given), images).dataset.where(lambda s: s.label != NOT_A_WBC))
+        else:
+            found.append(load_dataset(Path(given)))
+    if not any(len(d) for d in found):
+        raise DataSetError("no cells: give the output folder of a count, or a data set.")
+    return [d for d in found if len(d)]
+
+
+def _evenly(pack: CropPack, most: int) -> torch.Tensor:
+    """At most so many crops, evenly taken."""
+    return pack.crops[np.linspace(0, len(pack) - 1, min(most, len(pack))).round().astype(np.int64)]
+
+
+def _look_at(model: Model, crops: torch.Tensor, progress: Progress) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features and logits of all cells."""
+    task = "looking at the cells"
+    progress.start(task, len(crops))
+    found = []
+    for part in torch.split(crops, _PART):
+        check_cancelled(progress)
+        found.append(model.features_and_logits(part))
+        progress.advance(task, len(part))
+    features, logits = (torch.cat([pair[i] for pair in found]) for i in range(2))
+    return features, logits
+
+
+def _describe(old: BundleInfo, name: str, n_cells: int) -> BundleInfo:
+    source = TrainingSource(source=f"unlabeled: {name[:150]}", counts={})
+    return old.model_copy(
+        update={
+            "name": f"{old.name[:50]}-adapted",
+            "description": f"{old.name} moved to {n_cells} unlabeled cells of {name[:150]}",
+            "training": (*old.training, source),
+            "metrics": (),  # the old ones are of another layer, and nothing was measured
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+    )
