@@ -111,7 +111,7 @@ def test_cells_unlike_anything_are_left_out(counted: Path) -> None:
 
 def test_too_few_cells_are_refused_and_nothing_is_written(smears_of_five: Path, tmp_path: Path) -> None:
     few = load_dataset(smears_of_five).take(range(30))
-    with pytest.raises(DataSetError, match="mine: [12][0-9] cells that can be used; adapting needs 50 or more"):
+    with pytest.raises(DataSetError, match=r"mine: [12][0-9] cells that can be used; adapting needs 50 or more"):
         adapt("default", few, tmp_path / "new", device="cpu")
     with pytest.raises(DataSetError, match="no cells: give the output folder"):
         adapt("default", few.take([]), tmp_path / "new", device="cpu")
