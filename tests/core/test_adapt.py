@@ -84,6 +84,33 @@ def test_labels_are_not_looked_at(smears_of_five: Path, tmp_path: Path) -> None:
     assert torch.equal(*(load_model(f.output, device="cpu").module.head.weight for f in (one, other)))
 
 
+def test_a_folder_of_photographs_is_looked_at_as_its_count_would_be(smears_of_five: Path, tmp_path: Path) -> None:
+    """Two patients, a folder each, no XML; and a folder of which a part is enough."""
+    for i, file in enumerate(sorted(smears_of_five.glob("*.png"))):
+        (tmp_path / "plain" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, tmp_path / "plain" / "ab"[i % 2])
+    options = CountOptions(output=tmp_path / "counted")
+    count(tmp_path / "plain", "default", "find", "cpu", options=options)
+    one, other = (adapt("default", tmp_path / d, tmp_path / f"from-{d}", device="cpu") for d in ("plain", "counted"))
+    assert (one.before, one.after) == (other.before, other.after)
+    assert one.info.training[-1].source == "unlabeled: plain"
+    few = adapt_with_fields(14, tmp_path / "plain", tmp_path / "few")
+    assert 50 <= sum(few.before.values()) + few.n_strange < sum(one.before.values()) + one.n_strange
+
+
+def adapt_with_fields(fields: int, data: Path, output: Path) -> Adaptation:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("napari_bloodcells.core.adapt.FIELDS", fields)
+        return adapt("default", data, output, device="cpu")
+
+
+def test_a_folder_without_photographs_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("none")
+    with pytest.raises(DataSetError, match="empty: no photographs there"):
+        adapt("default", tmp_path / "empty", tmp_path / "new", device="cpu")
+
+
 def test_what_a_reviewer_called_no_white_cell_is_left_out(counted: Path, tmp_path: Path) -> None:
     shutil.copytree(counted, tmp_path / "counted")
     cells = read_cells(counted / "cells.csv")
@@ -113,7 +140,7 @@ def test_too_few_cells_are_refused_and_nothing_is_written(smears_of_five: Path, 
     few = load_dataset(smears_of_five).take(range(30))
     with pytest.raises(DataSetError, match=r"mine: [12][0-9] cells that can be used; adapting needs 50 or more"):
         adapt("default", few, tmp_path / "new", device="cpu")
-    with pytest.raises(DataSetError, match="no cells: give the output folder"):
+    with pytest.raises(DataSetError, match="no cells: give a folder of photographs"):
         adapt("default", few.take([]), tmp_path / "new", device="cpu")
     assert not (tmp_path / "new").exists()
 

@@ -16,7 +16,9 @@ def adapt(
     model: Annotated[str, typer.Argument(help="Name of an installed model (default: the shipped one), or a folder.")],
     data: Annotated[
         list[Path],
-        typer.Argument(help="Output folder of a count of your microscope: 50 cells or more, of several patients."),
+        typer.Argument(
+            help="Folder of your photographs, or the results of a count: 50 cells or more, of several patients."
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the new model: new or empty.")],
     images: ImagesOption = None,
@@ -34,7 +36,7 @@ def adapt(
 
     from napari_bloodcells.core.adapt import adapt as adapt_core
 
-    with TerminalProgress() as progress:
+    with TerminalProgress({"counting": "Finding cells"}) as progress:
         found = adapt_core(model, list(data), output, images=images, device=device, progress=progress)
     n = sum(found.after.values())
     table = Table(title=f"{n} cells of your microscope", title_justify="left")

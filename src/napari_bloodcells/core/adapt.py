@@ -18,15 +18,18 @@ from numpy.typing import NDArray
 
 from napari_bloodcells.core.bundle import load_model, save_bundle
 from napari_bloodcells.core.classes import NOT_A_WBC
-from napari_bloodcells.core.countedcells import holds_count, read_counted
+from napari_bloodcells.core.count import count
+from napari_bloodcells.core.countedcells import dataset_of, holds_count, read_counted
 from napari_bloodcells.core.datasets import DataSet, load_dataset
 from napari_bloodcells.core.errors import DataSetError, UsageError
 from napari_bloodcells.core.featurespace import FeatureSpace
-from napari_bloodcells.core.files import check_new_folder
+from napari_bloodcells.core.files import check_new_folder, display_name
+from napari_bloodcells.core.find import find_images
 from napari_bloodcells.core.model import Model
 from napari_bloodcells.core.models.classifier import Classifier
 from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 from napari_bloodcells.core.schema import BundleInfo, TrainingSource
+from napari_bloodcells.core.slides import is_slide
 from napari_bloodcells.core.training.headfit import Head
 from napari_bloodcells.core.training.pack import CropPack, pack_crops
 from napari_bloodcells.core.training.traindata import Data
@@ -34,6 +37,8 @@ from napari_bloodcells.core.training.unlabeled import move_to_unlabeled
 
 LEAST, MOST = 50, 1000
 """Cells that are needed, and taken."""
+FIELDS = 300
+"""Photographs of a folder that are looked at."""
 ONE_SIDED = 0.85
 """Where one class has a larger share than this, the others can hardly be seen to move."""
 _PART = 64
@@ -86,9 +91,9 @@ def adapt(
     model : str, Path or Model
         As ``load_model`` takes it.
     data : folder, DataSet, or a list of them
-        50 or more cells, 300 are plenty, at best of several patients: the output folder of a count, or what
-        ``load_dataset`` understands.  Labels are not looked at, but that what a reviewer called no white cell is left
-        out.
+        50 or more cells, 300 are plenty, at best of several patients: a folder of photographs, of which at most 300 are
+        looked at, evenly taken; the output folder of a count; or what ``load_dataset`` understands.  Labels are not
+        looked at, but that what a reviewer called no white cell is left out.
     output : path
         Folder of the new bundle: new or empty.
     images : Path, optional
@@ -102,8 +107,8 @@ def adapt(
 
     Raises
     ------
-    DataSetError
-        If there are fewer than 50 cells.
+    DataSetError, ImageError
+        If there are fewer than 50 cells, or no photographs.
     UsageError
         If the model does not know how microscopes differ, as it was trained on one alone.
     OutputError
@@ -123,7 +128,7 @@ def adapt(
             f"{loaded.info.name}: was trained on one microscope, so it does not know how they differ; calibrate it "
             "with labeled cells instead."
         )
-    sets = _datasets(data, images)
+    sets = _datasets(data, loaded, images, progress)
     packs = [pack_crops(d, loaded.info.crop, loaded.info.class_scheme, progress) for d in sets]
     crops = torch.cat([_evenly(pack, MOST // len(packs)) for pack in packs])
     called = "+".join(d.name for d in sets)
@@ -171,19 +176,29 @@ def move_model(model: Model, crops: torch.Tensor, progress: Progress | None = No
     )
 
 
-def _datasets(data: Data, images: Path | None) -> list[DataSet]:
+def _datasets(data: Data, model: Model, images: Path | None, progress: Progress) -> list[DataSet]:
     listed: Sequence[str | Path | DataSet] = [data] if isinstance(data, str | Path | DataSet) else list(data)
-    found = []
-    for given in listed:
-        if isinstance(given, DataSet):
-            found.append(given)
-        elif holds_count(Path(given)):
-            found.append(read_counted(Path(given), images).dataset.where(lambda s: s.label != NOT_A_WBC))
-        else:
-            found.append(load_dataset(Path(given)))
+    found = [d if isinstance(d, DataSet) else _cells_of(Path(d), model, images, progress) for d in listed]
     if not any(len(d) for d in found):
-        raise DataSetError("no cells: give the output folder of a count, or a data set.")
+        raise DataSetError("no cells: give a folder of photographs, the output folder of a count, or a data set.")
     return [d for d in found if len(d)]
+
+
+def _cells_of(folder: Path, model: Model, images: Path | None, progress: Progress) -> DataSet:
+    """The cells of a count, of a data set, or those that are found on photographs (whole slides are left out)."""
+    if holds_count(folder):
+        counted = read_counted(folder, images).dataset
+        slides = {path for path in {s.image for s in counted.samples} if is_slide(path)}
+        return counted.where(lambda s: s.label != NOT_A_WBC and s.image not in slides)
+    try:
+        return load_dataset(folder)
+    except DataSetError:
+        photographs = find_images([folder])
+    if not photographs:
+        raise DataSetError(f"{display_name(folder)}: no photographs there; count whole slides, and label some cells.")
+    few = np.linspace(0, len(photographs) - 1, min(FIELDS, len(photographs))).round().astype(int)
+    found = count([photographs[i] for i in few], model, "auto", str(model.device), progress)
+    return dataset_of(found, folder.name)
 
 
 def _evenly(pack: CropPack, most: int) -> torch.Tensor:

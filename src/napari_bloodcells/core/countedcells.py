@@ -22,6 +22,8 @@ from napari_bloodcells.core.find import is_output_folder
 if TYPE_CHECKING:
     import pandas as pd
 
+    from napari_bloodcells.core.counting.result import CountResult
+
 REVIEWED, MACHINE = "reviewed", "machine"
 _COLUMNS = {"image", "cell", "class", "confidence", *BOX_COLUMNS}
 
@@ -110,6 +112,20 @@ def read_counted(folder: Path, images: Path | None = None, corrections: Sequence
     sizes = {place / name: size for name, row in fields.items() if (size := _size(row)) is not None}
     dataset = DataSet(place.name, place, tuple(samples), "count", problems=tuple(problems))
     return CountedCells(dataset, tuple(names), sizes)
+
+
+def dataset_of(result: CountResult, name: str) -> DataSet:
+    """The cells of a count of files that was just made, by the machine's class, called ``name``."""
+    scales = {str(row["image"]): _number(row["um_per_pixel"]) for row in result.images.to_dict("records")}
+    samples = []
+    for row in result.cells.to_dict("records"):
+        image = str(row["image"])
+        x_min, y_min, x_max, y_max = (float(row[side]) for side in BOX_COLUMNS)
+        label = str(row["class"]) or None
+        box = x_min, y_min, x_max, y_max
+        path = Path(result.files[image])
+        samples.append(Sample(path, box, label, image, name, None, False, scales[image], label))
+    return DataSet(name, result.root or Path(), tuple(samples), "count")
 
 
 def _reviewed(cells: pd.DataFrame) -> list[bool]:

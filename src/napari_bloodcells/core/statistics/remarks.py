@@ -54,7 +54,7 @@ def remarks(
             said.append(
                 f"{_plural(far, 'cell', 'cells')} ({share:.0f} %) {'is' if far == 1 else 'are'} unlike those the model "
                 "was trained on: perhaps abnormal; look at each first, then check the stain and the microscope, or "
-                "calibrate the model."
+                "adapt or calibrate the model."
             )
     if images is not None:
         said.extend(_of_images(images))
