@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -78,6 +79,18 @@ def test_the_new_model_knows_the_labeled_cells_and_the_old_one_is_as_it_was(labe
     assert not torch.equal(new.module.body.stem[0].weight, old.module.body.stem[0].weight)
     assert found.changed == "network"
     assert found.missing == ()
+
+
+def test_where_each_class_is_of_one_slide_the_network_stays_and_that_is_said(labeled, tmp_path):
+    cells = load_dataset(labeled)
+    of_slides = replace(cells, samples=tuple(replace(s, group=f"slide of {s.label}") for s in cells.samples))
+    old = load_model("default", device="cpu")
+    found = calibrate(old, of_slides, tmp_path / "new", device="cpu")
+    assert found.by_slide
+    assert found.changed in ("nothing", "means", "layer")
+    new = load_model(tmp_path / "new", device="cpu")
+    assert torch.equal(new.module.body.stem[0].weight, old.module.body.stem[0].weight)
+    assert not calibrate(old, cells, tmp_path / "other", device="cpu").by_slide
 
 
 def test_a_network_that_is_too_large_for_a_minute_keeps_its_body(labeled, tmp_path, monkeypatch):

@@ -48,4 +48,10 @@ def calibrate(
     if found.missing:
         names = ", ".join(found.missing)
         console.print(f"No labeled cell of: {names}. Label a few of each, or they may be told worse.", soft_wrap=True)
+    if found.by_slide:
+        console.print(
+            "Most cells are of a class that one slide alone gave: cells of more slides would help. So that it does not "
+            "learn the slides, the network was left as it was.",
+            soft_wrap=True,
+        )
     console.print(f"Written: {found.output}", soft_wrap=True)

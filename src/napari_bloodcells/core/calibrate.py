@@ -28,7 +28,13 @@ from napari_bloodcells.core.models.classifier import Classifier
 from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 from napari_bloodcells.core.schema import BundleInfo, TrainingSource
 from napari_bloodcells.core.statistics.metrics import Scores, score
-from napari_bloodcells.core.training.finetune import LabeledCells, NetworkFit, can_be_fitted, choose_network
+from napari_bloodcells.core.training.finetune import (
+    LabeledCells,
+    NetworkFit,
+    can_be_fitted,
+    choose_network,
+    slides_tell_classes,
+)
 from napari_bloodcells.core.training.headfit import Head, HeadFit, choose_head
 from napari_bloodcells.core.training.pack import CropPack, pack_crops
 from napari_bloodcells.core.training.temperature import fit_temperature
@@ -57,6 +63,8 @@ class Calibration:
         The last layer stayed as it was, the class means were moved, the layer was refitted as well, or the network was.
     missing : tuple of str
         Classes of the model of which no cell was labeled.
+    by_slide : bool
+        Most cells are of a class that one slide alone gave, so the network was left as it was.
     """
 
     output: Path
@@ -65,6 +73,7 @@ class Calibration:
     after: Scores
     changed: Change
     missing: tuple[str, ...] = ()
+    by_slide: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,8 @@ def calibrate(
     save_bundle(place, found.module, info, space=found.space, half=False)
     seen = set(cells.labels.tolist())
     missing = tuple(name for i, name in enumerate(info.class_names) if i not in seen)
-    return Calibration(place, info, before, after, found.changed, missing)
+    by_slide = slides_tell_classes(cells.labels, cells.groups)
+    return Calibration(place, info, before, after, found.changed, missing, by_slide)
 
 
 def refit(model: Model, cells: LabeledCells, progress: Progress | None = None) -> Refit:
@@ -149,7 +159,8 @@ def refit(model: Model, cells: LabeledCells, progress: Progress | None = None) -
     views = _views(model, cells.crops, progress)
     old = Head.of(model.module.head)
     fitted = choose_head(views, labels, cells.groups, old, model.space)
-    network = choose_network(model, cells, views, fitted, progress) if can_be_fitted(model, len(labels)) else None
+    fits = can_be_fitted(model, labels, cells.groups)
+    network = choose_network(model, cells, views, fitted, progress) if fits else None
     changed: Change = fitted.changed if network is None else "network"
     found = _with_layer(model, views, fitted) if network is None else network
     temperature = _temperature(found.logits, labels, model.info.temperature)

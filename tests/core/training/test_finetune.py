@@ -26,6 +26,7 @@ from napari_bloodcells.core.training.finetune import (
     can_be_fitted,
     choose_network,
     fine_tune,
+    slides_tell_classes,
 )
 from napari_bloodcells.core.training.headfit import Head, choose_head
 
@@ -174,8 +175,20 @@ def test_a_bundle_without_a_space_gets_none(quick, monkeypatch):
     ],
 )
 def test_only_small_networks_that_see_cells_at_a_scale_are_fitted_to_enough_cells(update, n, fits):
-    model = small_model(space=False)
-    assert can_be_fitted(Model(INFO.model_copy(update=update), model.module, None), n) is fits
+    model = Model(INFO.model_copy(update=update), small_model(space=False).module, None)
+    labels, groups = np.arange(n) % 4, np.array([f"cell {i}" for i in range(n)])
+    assert can_be_fitted(model, labels, groups) is fits
+    assert not can_be_fitted(
+        model, labels, np.array([f"slide {label}" for label in labels])
+    )  # it would learn the slides
+
+
+def test_a_few_classes_of_one_slide_are_no_reason_to_leave_the_network() -> None:
+    labels = np.repeat(np.arange(5), 4)
+    groups = np.array([f"cell {i}" for i in range(20)])
+    for n_alone, told in ((0, False), (1, False), (2, False), (3, True), (5, True)):
+        of_slides = np.where(labels < n_alone, "slide of " + labels.astype(str).astype(object), groups.astype(object))
+        assert slides_tell_classes(labels, of_slides.astype(str)) is told
 
 
 def test_it_stops_when_asked_to():

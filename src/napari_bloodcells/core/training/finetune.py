@@ -133,12 +133,26 @@ def settings_for(n_cells: int) -> FineTuneSettings:
     return FineTuneSettings(share=0.5 + 0.5 * min(n_cells / ENOUGH, 1.0))
 
 
-def can_be_fitted(model: Model, n_cells: int) -> bool:
-    """Whether a network can be fitted to so many cells in a minute or two, and was trained on crops to be widened."""
+def can_be_fitted(model: Model, labels: NDArray[np.int64], groups: NDArray[np.str_]) -> bool:
+    """Whether a network can be fitted to cells in a minute or two, was trained on crops to be widened, and would not
+    learn their slides (``slides_tell_classes``)."""
     info = model.info
     macs = info.macs or architecture(info.arch).macs(len(info.class_names), **info.options)
     small = macs <= LARGEST_MACS or model.device.type != "cpu"
-    return small and info.crop.scale == "um" and n_cells >= LEAST_CELLS
+    enough = len(labels) >= LEAST_CELLS and not slides_tell_classes(labels, groups)
+    return small and info.crop.scale == "um" and enough
+
+
+def slides_tell_classes(labels: NDArray[np.int64], groups: NDArray[np.str_]) -> bool:
+    """Whether most of the cells are of a class that one group alone gave: what is learned then may be the slide, and no
+    cross-validation can tell.
+
+    >>> labels = np.repeat([0, 1, 2], 4)
+    >>> [slides_tell_classes(labels, np.array(list(slides))) for slides in ("aaaabbbbcccc", "abababababab")]
+    [True, False]
+    """
+    alone = [len(set(groups[labels == label].tolist())) == 1 for label in labels.tolist()]
+    return sum(alone) > len(labels) / 2
 
 
 def choose_network(
