@@ -55,6 +55,13 @@ def test_a_class_without_enough_cells_of_any_microscope_is_taken_as_a_whole() ->
     assert space.distance(features[labels == 1]).median() < space.distance(features[labels == 1] + 20).min()
 
 
+def test_the_given_features_stay_as_they_are() -> None:
+    features, labels = clouds(20)
+    given = features.double()
+    fit_feature_space(given, labels, 2)
+    assert torch.equal(given, features.double())
+
+
 def test_a_direction_in_which_stains_move_a_cell_counts_less() -> None:
     features, labels = clouds(100)
     stained = features + torch.tensor([0.0, 0.0, 8.0, 0.0]) * torch.randn(len(features), 1)

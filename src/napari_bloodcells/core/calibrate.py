@@ -181,7 +181,7 @@ def _with_layer(model: Model, views: NDArray[np.float64], fitted: HeadFit) -> Ne
         if fitted.means is not None:
             space = replace(space, means=torch.from_numpy(fitted.means).float().to(model.device))
         features = torch.from_numpy(views[:, 0]).float().to(model.device)
-        distance = space.distance(features).double().cpu().numpy()
+        distance = space.distance(features).cpu().double().numpy()
     return NetworkFit(module, space, fitted.logits, distance)
 
 

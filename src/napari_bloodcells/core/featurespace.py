@@ -99,10 +99,10 @@ def fit_feature_space(
     ((4, 3), True)
     """
     views = features if features.ndim == 3 else features[:, None]
-    x = views.double().cpu().flatten(0, 1)
+    x = views.cpu().double().flatten(0, 1)
     scale = x.std(0, correction=0)
     scale = scale.clamp_min(max(_RARE * float(scale.median()), _RARE**2 * float(scale.max()), 1e-12))
-    x /= scale
+    x = x / scale  # not in place: it may be the given tensor
     n_views = views.shape[1]
     truth = labels.cpu().repeat_interleave(n_views)
     number = np.zeros(len(labels), int) if sources is None else np.unique(list(sources), return_inverse=True)[1]

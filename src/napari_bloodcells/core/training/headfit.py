@@ -49,7 +49,7 @@ class Head:
     @classmethod
     def of(cls, linear: nn.Linear) -> Head:
         """The layer of a network."""
-        return cls(*(values.detach().double().cpu().numpy() for values in (linear.weight, linear.bias)))
+        return cls(*(values.detach().cpu().double().numpy() for values in (linear.weight, linear.bias)))
 
     def logits(self, features: Floats) -> Floats:
         """(N, D) -> (N, C)."""
@@ -174,7 +174,7 @@ def move_means(views: Floats, labels: NDArray[np.int64], old: Head, space: Featu
     >>> means.round(1).ravel().tolist(), head.logits(np.array([[1.7], [2.3]])).argmax(1).tolist()
     ([1.0, 3.0], [0, 1])
     """
-    whiten, start = space.whiten.double().cpu().numpy(), space.means.double().cpu().numpy()
+    whiten, start = space.whiten.cpu().double().numpy(), space.means.cpu().double().numpy()
     flat = views.reshape(-1, views.shape[2])
     away = (flat @ whiten).reshape(*views.shape[:2], -1).mean(1) - start[labels]
     shift = away.sum(0) / (len(labels) + _SHIFT_PRIOR)

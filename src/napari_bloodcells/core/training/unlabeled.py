@@ -69,7 +69,7 @@ def move_to_unlabeled(features: Floats, old: Head, temperature: float, space: Fe
     """
     if space.drift is None:
         raise ValueError("a space of one microscope alone does not tell how far classes move")
-    whiten, start, drift = (v.double().cpu().numpy() / space.within for v in (space.whiten, space.means, space.drift))
+    whiten, start, drift = (v.cpu().double().numpy() / space.within for v in (space.whiten, space.means, space.drift))
     turned = features @ whiten
     known = old.logits(features) / temperature
     spread = drift.T @ drift / len(drift)
