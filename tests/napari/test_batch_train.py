@@ -16,8 +16,8 @@ from napari_bloodcells.napari import catalog
 from napari_bloodcells.napari.batch_table import IMAGE_ROLE
 from napari_bloodcells.napari.batch_widget import BatchWidget, free_output
 from napari_bloodcells.napari.journal import Journal
-from napari_bloodcells.napari.reviewed_cells import folder_data, open_layers_data
-from napari_bloodcells.napari.train_widget import CALIBRATE, TrainWidget, recipe_names
+from napari_bloodcells.napari.reviewed_cells import folder_data, open_layers_data, reviewed_samples
+from napari_bloodcells.napari.train_widget import ADAPT, CALIBRATE, TrainWidget, recipe_names
 from napari_bloodcells.napari.worker import TaskWidget, ThreadProgress
 
 pytestmark = pytest.mark.gui
@@ -210,10 +210,41 @@ def test_calibrate_on_the_open_layers_gives_a_model_that_the_next_count_can_use_
     shoot(reviewed_viewer, "calibrated")
 
 
+def test_adapt_on_the_open_layers_is_that_of_the_command(
+    reviewed_viewer: Any, wait_for: Any, qtbot: Any, shoot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_bloodcells.core import adapt
+
+    monkeypatch.setattr(adapt, "LEAST", 20)
+    widget = open_train(reviewed_viewer, tmp_path / "adapted")
+    widget.method.setCurrentIndex(widget.method.findData(ADAPT))
+    assert widget.curves.isHidden()
+    assert widget.model.isEnabled()
+    assert widget.source.currentText() == "all cells of the open layers"
+    qtbot.mouseClick(widget.run_bar.run, Qt.MouseButton.LeftButton)
+    wait_for(lambda: not widget.task.is_running, 300_000)
+    said = widget.run_bar.said.text()
+    assert "cells have another class now" in said, said
+    cells = open_layers_data(reviewed_viewer.layers, unseen=True)
+    assert {sample.label for sample in cells.samples} == {None}
+    found = adapt.adapt("default", cells, tmp_path / "again")
+    assert f"{found.n_changed} of {sum(found.after.values())} cells" in said
+    assert read_info(tmp_path / "again").sha256 == read_info(tmp_path / "adapted").sha256
+    shoot(reviewed_viewer, "adapted")
+
+
+def test_without_names_every_cell_but_those_that_are_none_is_taken(make_review: Any, tmp_path: Path) -> None:
+    review = make_review(["lymphocyte", "lymphocyte", "neutrophil"], ("a.jpg",))
+    review.classify([3], "not a WBC")
+    files = {"a.jpg": tmp_path / "a.jpg"}
+    assert [s.label for s in reviewed_samples(review, files, unseen=True)] == [None, None]
+
+
 def test_calibrate_is_the_first_choice_and_every_recipe_can_be_trained(make_napari_viewer: Any) -> None:
     widget = TrainWidget(make_napari_viewer())
     assert widget.method.itemData(0) == CALIBRATE
-    assert {widget.method.itemData(k) for k in range(1, widget.method.count())} == set(recipe_names())
+    assert widget.method.itemData(1) == ADAPT
+    assert {widget.method.itemData(k) for k in range(2, widget.method.count())} == set(recipe_names())
     assert "cnn6" in recipe_names()
 
 

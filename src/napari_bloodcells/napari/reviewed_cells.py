@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_bloodcells.core.classes import NOT_A_WBC
 from napari_bloodcells.core.errors import BloodcellsError, DataSetError
 from napari_bloodcells.napari.fields import METADATA, Fields, fields_of
 from napari_bloodcells.napari.journal import SUFFIX, read_journal, user_folder
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
-def reviewed_samples(review: Review, files: dict[str, Path]) -> list[Sample]:
+def reviewed_samples(review: Review, files: dict[str, Path], *, unseen: bool = False) -> list[Sample]:
     """The reviewed cells of one review whose class is one of the scheme; ``files`` gives the photograph of a field.
+
+    With ``unseen`` all its cells without their classes, but for those that were called no white cell.
 
     Cells of one photograph form a group, so that training never tests on a neighbor.  They keep the scale at which
     they were counted, where the review tells it.
@@ -35,16 +38,18 @@ def reviewed_samples(review: Review, files: dict[str, Path]) -> list[Sample]:
     for cell in review.cells:
         name = review.images[cell.image]
         file = files.get(name)
-        if file is None or not cell.reviewed or cell.name not in review.scheme.names:
+        named = cell.reviewed and cell.name in review.scheme.names
+        if file is None or not (named or (unseen and cell.name != NOT_A_WBC)):
             continue
+        label = None if unseen else cell.name
         samples.append(
-            Sample(file, cell.box, cell.name, f"reviewed:{file.name}", "reviewed", um_per_pixel=scales.get(name))
+            Sample(file, cell.box, label, f"reviewed:{file.name}", "reviewed", um_per_pixel=scales.get(name))
         )
     return samples
 
 
-def open_layers_data(layers: LayerList) -> DataSet:
-    """The reviewed cells of all open cell layers.
+def open_layers_data(layers: LayerList, *, unseen: bool = False) -> DataSet:
+    """The reviewed cells of all open cell layers; with ``unseen`` all their cells, without their classes.
 
     A field that has no file (an array, a sample) is written as PNG into the plugin's own folder first.
 
@@ -64,7 +69,7 @@ def open_layers_data(layers: LayerList) -> DataSet:
         if image is None:
             _LOG.info("%s: its image is not open; left out.", layer.name)
             continue
-        samples += reviewed_samples(review, _files(fields_of(image)))
+        samples += reviewed_samples(review, _files(fields_of(image)), unseen=unseen)
     return _data_set(samples, Path.cwd(), "open layers")
 
 

@@ -22,13 +22,14 @@ from napari_bloodcells.napari.worker import Standing, Task, TaskWidget, ThreadPr
 if TYPE_CHECKING:
     import napari
 
-CALIBRATE = "calibrate"
+CALIBRATE, ADAPT = "calibrate", "adapt"
 LAYERS, FOLDER = "layers", "folder"
 SOURCES = {LAYERS: "reviewed cells of the open layers", FOLDER: "a folder (reviews, or class folders)"}
+UNLABELED = {LAYERS: "all cells of the open layers", FOLDER: "a folder (photographs, or a count's results)"}
 
 
 class TrainWidget(TaskWidget):
-    """Train or calibrate, watch the curves, and use the result at once.
+    """Train, calibrate or adapt, watch the curves, and use the result at once.
 
     Parameters
     ----------
@@ -47,10 +48,12 @@ class TrainWidget(TaskWidget):
         )
         self.method = QComboBox()
         self.method.addItem("calibrate to my microscope (5 to 100 cells)", CALIBRATE)
+        self.method.addItem("adapt to my microscope (50 unnamed cells)", ADAPT)
         for name in recipe_names():
             self.method.addItem(f"train {name} from the start", name)
         self.method.setToolTip(
             "Calibrate keeps what the model knows and needs few cells and a minute. "
+            "Adapt does so too and needs no cell that was looked at, but nobody knows then how well it did. "
             "Training from the start needs hundreds of cells of each class."
         )
         self.model = ModelChoice(chosen.model)
@@ -81,13 +84,13 @@ class TrainWidget(TaskWidget):
         layout.addWidget(self.curves, 1)
         layout.addStretch()
         self.setMinimumWidth(WIDTH)
-        self.source.currentIndexChanged.connect(self._adapt)
-        self.method.currentIndexChanged.connect(self._adapt)
+        self.source.currentIndexChanged.connect(self._show_choices)
+        self.method.currentIndexChanged.connect(self._show_choices)
         self.run_bar.run.clicked.connect(self.run)
         self.task.told.connect(self._told)
         self.task.finished.connect(self._trained)
         self.task.failed.connect(self._failed)
-        self._adapt()
+        self._show_choices()
 
     def run(self) -> None:
         """Train in a thread."""
@@ -101,9 +104,10 @@ class TrainWidget(TaskWidget):
             self.run_bar.say(str(error))
             report_error(error, "Reading the cells")
             return
-        self.found.setText(f"Learning from {class_counts(data)}." if not isinstance(data, Path) else "")
         method, model, device = self.method.currentData(), self.model.name, self.device.currentData()
         overrides = {"epochs": self.epochs.value()} if self.epochs.value() else {}
+        learning = f"Learning from {class_counts(data)}." if not isinstance(data, Path) and method != ADAPT else ""
+        self.found.setText(learning)
         self.curves.clear()
 
         def work(progress: ThreadProgress) -> Any:
@@ -112,6 +116,10 @@ class TrainWidget(TaskWidget):
                 from napari_bloodcells.core.calibrate import calibrate
 
                 return calibrate(model, data, output, device=device, progress=progress)
+            if method == ADAPT:
+                from napari_bloodcells.core.adapt import adapt
+
+                return adapt(model, data, output, device=device, progress=progress)
             from napari_bloodcells import train
 
             resume = (output / "checkpoint.safetensors").exists()
@@ -120,32 +128,46 @@ class TrainWidget(TaskWidget):
         self.task.start(work, f"Training {output.name}")
 
     def _data(self) -> Any:
+        adapting = self.method.currentData() == ADAPT
         if self.source.currentData() == LAYERS:
-            return open_layers_data(self.viewer.layers)
+            return open_layers_data(self.viewer.layers, unseen=adapting)
         folder = self.folder.path
         if folder is None or not folder.is_dir():
             raise BloodcellsError("Choose the folder of the cells first.")
-        return folder_data(folder)
+        return folder if adapting else folder_data(folder)
 
-    def _adapt(self, *_: object) -> None:
+    def _show_choices(self, *_: object) -> None:
         """Show only the choices that count."""
         self.folder.setEnabled(self.source.currentData() == FOLDER)
-        calibrating = self.method.currentData() == CALIBRATE
-        self.model.setEnabled(calibrating)
-        self.epochs.setEnabled(not calibrating)
-        self.curves.setVisible(not calibrating)  # fitted in one go: there is no curve
+        method = self.method.currentData()
+        for name, text in (UNLABELED if method == ADAPT else SOURCES).items():
+            self.source.setItemText(self.source.findData(name), text)
+        fitting = method in (CALIBRATE, ADAPT)
+        self.model.setEnabled(fitting)
+        self.epochs.setEnabled(not fitting)
+        self.curves.setVisible(not fitting)  # fitted in one go: there is no curve
 
     def _told(self, standing: Standing, news: list[Standing]) -> None:
         self.curves.add(news)
 
     def _trained(self, result: Any) -> None:
         catalog.offer(result.output)
+        if hasattr(result, "n_changed"):  # adapted: nobody knows how well
+            n = sum(result.after.values())
+            said = f"{result.info.name}: {result.n_changed} of {n} cells have another class now"
+            if result.one_sided:
+                said += f"; nearly all are called {result.one_sided}, so take other patients too"
+            self._say_ready(said, result)
+            return
         scores = getattr(result, "after", None) or result.scores
         accuracy = scores["accuracy"]
         said = f"{result.info.name}: accuracy {accuracy.value:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%})"
         before = getattr(result, "before", None)
         if before is not None:
             said += f", before it was {before['accuracy'].value:.1%}, on cells it had not learned from"
+        self._say_ready(said, result)
+
+    def _say_ready(self, said: str, result: Any) -> None:
         self.run_bar.say(f"{said}. It can be chosen as model in the other widgets now.")
         show_info(f"The model in {result.output} is ready.")
 
