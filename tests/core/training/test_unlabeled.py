@@ -66,6 +66,12 @@ def test_where_one_class_alone_is_seen_the_others_stay_where_they_were(space: Fe
     assert right(moved.head, *microscope(1000, 0.0, seed=13)) > 0.9
 
 
+def test_without_a_cell_nothing_moves(space: FeatureSpace) -> None:
+    moved = move_to_unlabeled(np.zeros((0, WIDTH)), old(), 1.0, space)
+    assert np.allclose(moved.means, space.means.numpy())
+    assert np.isfinite(moved.head.weight).all()
+
+
 def test_the_unit_of_the_space_changes_nothing(space: FeatureSpace) -> None:
     features, _ = microscope(100, 2.0, seed=14)
     one, other = (move_to_unlabeled(features, old(), 0.7, s) for s in (space, space.in_units_of(3.0)))

@@ -83,7 +83,7 @@ def move_to_unlabeled(features: Floats, old: Head, temperature: float, space: Fe
             if cells[c] > 0:
                 away = (belongs[:, c] @ turned / cells[c] - start[c]) @ axes
                 means[c] = start[c] + (away * (variance / (variance + 1 / cells[c]))) @ axes.T
-        shares = (1 - _EVEN) * cells / len(turned) + _EVEN / len(means)
+        shares = (1 - _EVEN) * cells / max(len(turned), 1) + _EVEN / len(means)
         belongs = softmax(_by_distance(turned, means) + _VOICE * known + np.log(shares), axis=1)
     weight = means @ whiten.T / _SOFT * temperature + _VOICE * old.weight
     bias = -0.5 * (means**2).sum(1) / _SOFT * temperature + _VOICE * old.bias
