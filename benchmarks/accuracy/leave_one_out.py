@@ -26,7 +26,7 @@ from benchmarks.accuracy.cells import SOURCES, TRAIN, AllCells, gather
 from benchmarks.accuracy.copies import SOURCE as COPIES
 from benchmarks.accuracy.ship import Bundle, make_bundle
 from benchmarks.accuracy.trunk import TrunkSettings, load_trunk, save_trunk, train_trunk
-from napari_bloodcells.core.adapt import MOST, move_model
+from napari_bloodcells.core.adapt import MOST, evenly, move_model
 from napari_bloodcells.core.model import Model
 from napari_bloodcells.core.statistics.metrics import score
 
@@ -98,8 +98,7 @@ def try_unseen(bundle: Bundle, cells: AllCells, source: str) -> dict[str, Any]:
 
 def _adapted(model: Model, crops: Tensor) -> NDArray[np.float32]:
     """What the model says of crops (N, 3, S, S) after ``adapt`` to the same, whose labels it has not seen: (N, C)."""
-    few = np.linspace(0, len(crops) - 1, min(len(crops), MOST)).round().astype(np.int64)
-    moved = move_model(model, crops[few])
+    moved = move_model(model, crops[evenly(len(crops), MOST)])
     return Model(model.info, moved.module, moved.space, model.device).predict(crops).probabilities
 
 

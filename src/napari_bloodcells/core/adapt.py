@@ -31,7 +31,7 @@ from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 from napari_bloodcells.core.schema import BundleInfo, TrainingSource
 from napari_bloodcells.core.slides import is_slide
 from napari_bloodcells.core.training.headfit import Head
-from napari_bloodcells.core.training.pack import CropPack, pack_crops
+from napari_bloodcells.core.training.pack import pack_crops
 from napari_bloodcells.core.training.traindata import Data
 from napari_bloodcells.core.training.unlabeled import move_to_unlabeled
 
@@ -130,7 +130,7 @@ def adapt(
         )
     sets = _datasets(data, loaded, images, progress)
     packs = [pack_crops(d, loaded.info.crop, loaded.info.class_scheme, progress) for d in sets]
-    crops = torch.cat([_evenly(pack, MOST // len(packs)) for pack in packs])
+    crops = torch.cat([pack.crops[evenly(len(pack), MOST // len(packs))] for pack in packs])
     called = "+".join(d.name for d in sets)
     moved = move_model(loaded, crops, progress)
     if len(moved.before) < LEAST:
@@ -196,14 +196,18 @@ def _cells_of(folder: Path, model: Model, images: Path | None, progress: Progres
         photographs = find_images([folder])
     if not photographs:
         raise DataSetError(f"{display_name(folder)}: no photographs there; count whole slides, and label some cells.")
-    few = np.linspace(0, len(photographs) - 1, min(FIELDS, len(photographs))).round().astype(int)
-    found = count([photographs[i] for i in few], model, "auto", str(model.device), progress)
+    few = evenly(len(photographs), FIELDS)
+    found = count([photographs[i] for i in few.tolist()], model, "auto", str(model.device), progress)
     return dataset_of(found, folder.name)
 
 
-def _evenly(pack: CropPack, most: int) -> torch.Tensor:
-    """At most so many crops, evenly taken."""
-    return pack.crops[np.linspace(0, len(pack) - 1, min(most, len(pack))).round().astype(np.int64)]
+def evenly(n: int, most: int) -> NDArray[np.int64]:
+    """Positions of at most ``most`` of ``n`` things, evenly taken.
+
+    >>> evenly(5, 3).tolist(), evenly(2, 3).tolist()
+    ([0, 2, 4], [0, 1])
+    """
+    return np.linspace(0, n - 1, min(most, n)).round().astype(np.int64)
 
 
 def _look_at(model: Model, crops: torch.Tensor, progress: Progress) -> tuple[torch.Tensor, torch.Tensor]:

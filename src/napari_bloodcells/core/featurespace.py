@@ -100,8 +100,7 @@ def fit_feature_space(
     """
     views = features if features.ndim == 3 else features[:, None]
     x = views.cpu().double().flatten(0, 1)
-    scale = x.std(0, correction=0)
-    scale = scale.clamp_min(max(_RARE * float(scale.median()), _RARE**2 * float(scale.max()), 1e-12))
+    scale = feature_scale(x)
     x = x / scale  # not in place: it may be the given tensor
     n_views = views.shape[1]
     truth = labels.cpu().repeat_interleave(n_views)
@@ -122,6 +121,16 @@ def fit_feature_space(
     apart = [x[at].mean(0) - means[label] for label, at in clouds if sum(label == c for c, _ in clouds) > 1]
     drift = (torch.stack(apart) @ turn).float() if apart else None
     return FeatureSpace((turn / scale[:, None]).float(), (torch.stack(means) @ turn).float(), drift)
+
+
+def feature_scale(features: Tensor) -> Tensor:
+    """(M, D) -> (D,): what features are divided by to have one spread, but for those that are hardly ever there.
+
+    >>> feature_scale(torch.tensor([[-1.0, 0.0, -4.0], [1.0, 0.0, 4.0]]).double()).tolist()
+    [1.0, 0.1, 4.0]
+    """
+    spread = features.std(0, correction=0)
+    return spread.clamp_min(max(_RARE * float(spread.quantile(0.5)), _RARE**2 * float(spread.max()), 1e-12))
 
 
 def _clouds(truth: Tensor, sources: Tensor, n_classes: int, least: int) -> list[tuple[int, Tensor]]:

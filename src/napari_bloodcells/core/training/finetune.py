@@ -151,8 +151,8 @@ def slides_tell_classes(labels: NDArray[np.int64], groups: NDArray[np.str_]) -> 
     >>> [slides_tell_classes(labels, np.array(list(slides))) for slides in ("aaaabbbbcccc", "abababababab")]
     [True, False]
     """
-    alone = [len(set(groups[labels == label].tolist())) == 1 for label in labels.tolist()]
-    return sum(alone) > len(labels) / 2
+    of_class = [groups[labels == label] for label in np.unique(labels)]
+    return sum(len(own) for own in of_class if len(set(own.tolist())) == 1) > len(labels) / 2
 
 
 def choose_network(

@@ -20,7 +20,7 @@ from napari_bloodcells.core.training.shape import shape_head
 from napari_bloodcells.core.training.temperature import fit_temperature
 from napari_bloodcells.core.training.traindata import Cells
 from napari_bloodcells.core.training.trainer import Trainer
-from napari_bloodcells.core.training.views import even_cells, stained_views
+from napari_bloodcells.core.training.views import MOST_CELLS, N_VIEWS, even_cells, stained_views
 
 _PART = 256
 
@@ -41,8 +41,9 @@ def finish_bundle(
     copy = architecture(recipe.arch).skeleton(len(scheme.names), **dict(info.options))
     copy.load_state_dict({name: t.clone() for name, t in trainer.best.items()}, assign=True)
     model = Model(info, copy, None, trainer.device)
-    few = even_cells(trainer.training)
-    views = stained_views(model, few, recipe.stain if recipe.augment == "stain" or recipe.shape else None, progress)
+    stain = recipe.stain if recipe.augment == "stain" or recipe.shape else None
+    few = even_cells(trainer.training, MOST_CELLS if stain is not None else N_VIEWS * MOST_CELLS)
+    views = stained_views(model, few, stain, progress)
     if recipe.shape:
         head = shape_head(model, few, views, recipe.shape)
         module, copy = (network.with_head(head.weight, head.bias) for network in (module, copy))

@@ -13,12 +13,14 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import regionprops
 from torch import Tensor
 
 from napari_bloodcells.core.crops import WHITE_LEVEL
+from napari_bloodcells.core.featurespace import feature_scale
 from napari_bloodcells.core.model import Model
 from napari_bloodcells.core.training.headfit import Head, fit_head
 from napari_bloodcells.core.training.traindata import Cells
@@ -50,9 +52,6 @@ _LEAST = 0.2
 """Less dark than this, against the nucleus, is ground."""
 _MOST_LOBES = 4
 _RIDGE = 0.02
-_RARE = 0.1
-"""A feature of less than so many times the usual spread, or a hundredth of the largest one, is hardly ever there, and
-is not made as large as the others."""
 _STRENGTH = 0.6
 """Of the prior of the layer that tells classes by their measures (``fit_head``)."""
 _CLIP = 3.0
@@ -230,8 +229,7 @@ def listen_to_shape(head: Head, views: Floats, shapes: Floats, labels: NDArray[n
     middle, spread = shapes.mean(0), np.maximum(shapes.std(0), 1e-6)
     shapes = np.clip((shapes - middle) / spread, -_CLIP, _CLIP)
     flat = views.reshape(-1, views.shape[2])
-    center, scale = flat.mean(0), flat.std(0)
-    scale = np.maximum(scale, max(_RARE * float(np.median(scale)), _RARE**2 * float(scale.max()), 1e-6))
+    center, scale = flat.mean(0), feature_scale(torch.from_numpy(flat)).numpy()
     x = (flat - center) / scale
     target = np.repeat(shapes, views.shape[1], axis=0)
     read = _ridge(x, target)

@@ -25,14 +25,14 @@ N_VIEWS = 4
 _BATCH = 128
 
 
-def even_cells(cells: Cells) -> Cells:
-    """At most ``MOST_CELLS`` of one class of one source, drawn the same each time."""
+def even_cells(cells: Cells, most: int = MOST_CELLS) -> Cells:
+    """At most ``most`` of one class of one source, drawn the same each time."""
     keep: NDArray[np.bool_] = np.zeros(len(cells), np.bool_)
     order = np.random.default_rng(0).permutation(len(cells))
     labels, sources = cells.labels.numpy()[order], cells.sources[order]
     for source in np.unique(sources):
         for label in np.unique(labels):
-            keep[order[(sources == source) & (labels == label)][:MOST_CELLS]] = True
+            keep[order[(sources == source) & (labels == label)][:most]] = True
     return cells.take(keep)
 
 
