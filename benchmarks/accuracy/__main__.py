@@ -78,8 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             shutil.copyfile(file, RESULTS / "calibrated" / file.name)
     before = json.loads((RESULTS / "table.json").read_text("utf-8")) if (RESULTS / "table.json").exists() else {}
     weights = {name: load_model(name, device="cpu").info.sha256 for name in ("wbc5", "pbc8", "wbc4")}
-    if given.keep and before.get("weights") != weights:
-        parser.error("--keep: results/table.json is of other weights; measure these first")
+    if (given.keep or given.skip_kaggle) and before.get("weights") != weights:
+        parser.error("--keep, --skip-kaggle: results/table.json is of other weights; measure these first")
     found = before if given.keep else measured(given.data, weights)
     found |= {
         "unseen": {s: _result(s) for s in SOURCES if _result(s)},

@@ -128,7 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         before = model.predict(unseen.crops).probabilities.argmax(1)
         file = given.output / f"{source}.json"
         result: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {"curve": {}}
-        result["weights"] = place.stem
+        if result.get("weights") != place.stem:  # points of another training are not of this curve
+            result = {"weights": place.stem, "curve": {}}
         for n in given.curve:
             result["curve"][str(n)] = calibrated(model, unseen, before, n, given.draws)
             print(source, n, result["curve"][str(n)], flush=True)

@@ -53,10 +53,18 @@ class TrunkSettings:
     clip: float = 2.0
     warmup: float = 0.05
     zoom: float = 0.3
+    stain: float = AugmentSettings.stain
+    ground: float = AugmentSettings.ground
+    camera: float = AugmentSettings.camera
+    home: tuple[str, ...] = ()
+    """Sources that make ``home_share`` of the cells drawn, for a model that is to be best on these."""
+    home_share: float = 0.7
     seed: int = 0
 
 
-def draw_weights(labels: NDArray[np.int64], sources: NDArray[np.str_]) -> Tensor:
+def draw_weights(
+    labels: NDArray[np.int64], sources: NDArray[np.str_], home: Sequence[str] = (), share_at_home: float = 0.0
+) -> Tensor:
     """Chance of each cell to be drawn: sources by the root of their size (at most 1,500; ``pbc`` 45 %; the copies of
     ``bccd`` as much as itself), the classes of a source by its cells ** 0.35, and all classes brought together (** 0.3)
     at the end: (N,) float64."""
@@ -75,6 +83,10 @@ def draw_weights(labels: NDArray[np.int64], sources: NDArray[np.str_]) -> Tensor
         weights[here] = (weight * by_class / by_class.sum() / np.maximum(count, 1))[labels[here]]
     total = np.bincount(labels, weights, minlength=8)
     weights *= (np.maximum(total, 1e-12) ** 0.3 / np.maximum(total, 1e-12))[labels]
+    at_home = np.isin(sources, home)
+    if home and not at_home.all():
+        weights[at_home] *= share_at_home / weights[at_home].sum()
+        weights[~at_home] *= (1 - share_at_home) / weights[~at_home].sum()
     return torch.from_numpy(weights / weights.sum())
 
 
@@ -89,19 +101,21 @@ def train_trunk(
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     at = np.flatnonzero(keep)
-    weights = draw_weights(cells.labels[at], cells.sources[at])
+    weights = draw_weights(cells.labels[at], cells.sources[at], settings.home, settings.home_share)
     module = build("stainnet", len(load_scheme(SCHEME).names)).to(memory_format=torch.channels_last)
     if start_from is not None:
         module.load_state_dict(dict(start_from))
     state = _State(module, settings, generator)
     state.restore(place)
-    stain = AugmentSettings(size=SEEN, zoom=settings.zoom)
+    changes = AugmentSettings(
+        size=SEEN, zoom=settings.zoom, stain=settings.stain, ground=settings.ground, camera=settings.camera
+    )
     start = time.process_time() - state.seconds
     while (spent := time.process_time() - start) < 60 * settings.minutes:
         state.set_rate(spent / (60 * settings.minutes))
         drawn = at[torch.multinomial(weights, settings.batch_size, replacement=True, generator=generator).numpy()]
         index = torch.from_numpy(drawn)
-        images = augment(cells.wide[index], cells.extent[index], stain, generator)
+        images = augment(cells.wide[index], cells.extent[index], changes, generator)
         state.step(to_input(images, (SEEN, SEEN), MEAN, STD), torch.from_numpy(cells.labels[drawn]))
         if state.steps % 200 == 0:
             rate = state.steps * settings.batch_size / (time.process_time() - start)

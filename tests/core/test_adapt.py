@@ -12,14 +12,16 @@ import torch
 
 from napari_bloodcells.cli.app import run as call
 from napari_bloodcells.core.adapt import Adaptation, adapt, move_model
-from napari_bloodcells.core.bundle import load_model
+from napari_bloodcells.core.bundle import load_model, read_bundle
 from napari_bloodcells.core.count import count
+from napari_bloodcells.core.countedcells import read_counted
 from napari_bloodcells.core.counting.cellstable import read_cells, write_cells
 from napari_bloodcells.core.counting.options import CountOptions
 from napari_bloodcells.core.datasets import load_dataset
-from napari_bloodcells.core.errors import Cancelled, DataSetError, OutputError, UsageError
+from napari_bloodcells.core.errors import Cancelled, DataSetError, ImageError, OutputError, UsageError
 from napari_bloodcells.core.model import Model
 from napari_bloodcells.core.progress import Silent
+from napari_bloodcells.core.training.pack import pack_crops
 from napari_bloodcells.synthetic import SmearSettings, write_folder
 
 KINDS = ("neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil")
@@ -140,7 +142,7 @@ def test_too_few_cells_are_refused_and_nothing_is_written(smears_of_five: Path, 
     few = load_dataset(smears_of_five).take(range(30))
     with pytest.raises(DataSetError, match=r"mine: [12][0-9] cells that can be used; adapting needs 50 or more"):
         adapt("default", few, tmp_path / "new", device="cpu")
-    with pytest.raises(DataSetError, match="no cells: give a folder of photographs"):
+    with pytest.raises(DataSetError, match="mine: no cells; give a folder of photographs"):
         adapt("default", few.take([]), tmp_path / "new", device="cpu")
     assert not (tmp_path / "new").exists()
 
@@ -189,3 +191,34 @@ def test_the_command_says_what_changed(counted: Path, tmp_path: Path, capsys: py
         *(load_model(tmp_path / name, device="cpu").module.head.weight.numpy() for name in ("new", "again"))
     )
     assert call(["adapt", "default", str(counted), "-o", str(tmp_path / "new")]) == 1
+
+
+def test_the_weights_are_those_of_the_old_model_and_not_rounded(counted: Path, tmp_path: Path) -> None:
+    """Whatever the processor computes in: another one may compute in full."""
+    old = read_bundle("default")[1]
+    new = read_bundle(adapt("default", counted, tmp_path / "new", device="cpu").output)[1]
+    assert all(torch.equal(p, q) for p, q in zip(old.body.parameters(), new.body.parameters(), strict=True))
+    assert {p.dtype for p in new.parameters()} == {torch.float32}
+
+
+def test_a_count_whose_photographs_are_gone_is_refused(counted: Path, tmp_path: Path) -> None:
+    images = tmp_path / "photographs"
+    shutil.copytree(read_counted(counted).dataset.root, images)
+    next(images.glob("*.png")).unlink()
+    with pytest.raises(ImageError, match=r"\.png: cannot be read"):
+        adapt("default", counted, tmp_path / "new", images=images, device="cpu")
+    assert not (tmp_path / "new").exists()
+
+
+def test_no_more_cells_are_cut_than_are_looked_at(counted: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("napari_bloodcells.core.adapt.MOST", 80)
+    packed = []
+    real = pack_crops
+
+    def watched(data, *given):
+        packed.append(len(data))
+        return real(data, *given)
+
+    monkeypatch.setattr("napari_bloodcells.core.adapt.pack_crops", watched)
+    found = adapt("default", counted, tmp_path / "new", device="cpu")
+    assert packed == [80] == [sum(found.before.values()) + found.n_strange]

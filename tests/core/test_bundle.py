@@ -22,7 +22,7 @@ from napari_bloodcells.core.errors import BundleError, OutputError, UsageError
 from napari_bloodcells.core.featurespace import fit_feature_space
 from napari_bloodcells.core.models import build
 from napari_bloodcells.core.models.classifier import Classifier
-from napari_bloodcells.core.schema import BundleInfo, Metric, SchemeInfo, scheme_info
+from napari_bloodcells.core.schema import BundleInfo, Metric, SchemeInfo, TrainingSource, scheme_info
 
 
 @pytest.fixture(scope="module")
@@ -385,3 +385,15 @@ def test_a_users_own_scheme_goes_into_the_bundle() -> None:
     info = BundleInfo(name="own", arch="cnn3", scheme=scheme, crop=CropSpec(), input_size=(50, 50))
     assert info.class_scheme.index("blasten") == 0
     assert info.class_scheme.colors["blast"] == "#112233"
+
+
+def test_a_model_knows_the_classes_that_its_training_had_cells_of(info: BundleInfo) -> None:
+    def learned(*sources: TrainingSource) -> tuple[bool, ...]:
+        return info.model_copy(update={"training": sources}).learned
+
+    first = TrainingSource(source="a", counts={"neutrophil": 5, "eosinophil": 3, "basophil": 0, "monocyte": 1})
+    more = TrainingSource(source="calibration: mine", counts={"lymphocyte": 2})
+    assert learned() == (True,) * 5  # it does not say
+    assert learned(first) == (True, True, False, False, True)
+    assert learned(first, more) == (True, True, False, True, True)
+    assert learned(more) == (True,) * 5  # nothing is said of what it learned before

@@ -90,3 +90,10 @@ def test_of_many_features_those_directions_are_kept_that_spread_most(width: int)
     assert torch.equal(before, torch.get_rng_state())
     assert space.whiten.shape == (width, 256)
     assert (space.means[0] - space.means[1]).norm() > 3
+
+
+def test_a_class_without_a_cell_makes_nothing_less_strange() -> None:
+    features, labels = clouds(100)
+    two, three = (fit_feature_space(features, labels, n) for n in (2, 3))
+    anywhere = 20 * torch.randn((50, features.shape[1]), generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(two.distance(anywhere), three.distance(anywhere))

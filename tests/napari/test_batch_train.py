@@ -132,6 +132,19 @@ def test_reviewed_cells_of_journals_become_a_data_set(make_review: Any, tmp_path
     assert {s.um_per_pixel for s in folder_data(tmp_path).samples} == {0.08}
 
 
+def test_photographs_of_one_name_in_two_folders_are_two_groups(make_review: Any, tmp_path: Path) -> None:
+    """Else most cells would seem to come from one slide."""
+    for slide in "ab":
+        (tmp_path / slide).mkdir()
+        (tmp_path / slide / "field.png").write_bytes(b"x")
+        review = make_review(["neutrophil", "lymphocyte"], ("field.png",))
+        review.confirm([1, 2])
+        Journal(tmp_path / slide / "field.png.bloodcells.jsonl", review).start()
+    data = folder_data(tmp_path)
+    assert len(data) == 4
+    assert len(set(data.groups)) == 2
+
+
 def test_a_folder_without_journals_is_left_to_the_core(tmp_path: Path) -> None:
     assert folder_data(tmp_path) == tmp_path
 

@@ -28,7 +28,7 @@ from napari_bloodcells.core.find import find_images
 from napari_bloodcells.core.model import Model
 from napari_bloodcells.core.models.classifier import Classifier
 from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
-from napari_bloodcells.core.schema import BundleInfo, TrainingSource
+from napari_bloodcells.core.schema import FITTED, BundleInfo, TrainingSource
 from napari_bloodcells.core.slides import is_slide
 from napari_bloodcells.core.training.headfit import Head
 from napari_bloodcells.core.training.pack import pack_crops
@@ -122,16 +122,17 @@ def adapt(
     """
     progress, place = progress or Silent(), Path(output)
     check_new_folder(place)
-    loaded = model if isinstance(model, Model) else load_model(model, device)
+    loaded = model if isinstance(model, Model) else load_model(model, device, unrounded=True)
     if loaded.space is None or loaded.space.drift is None:
         raise UsageError(
             f"{loaded.info.name}: was trained on one microscope, so it does not know how they differ; calibrate it "
             "with labeled cells instead."
         )
     sets = _datasets(data, loaded, images, progress)
-    packs = [pack_crops(d, loaded.info.crop, loaded.info.class_scheme, progress) for d in sets]
-    crops = torch.cat([pack.crops[evenly(len(pack), MOST // len(packs))] for pack in packs])
-    called = "+".join(d.name for d in sets)
+    few = [d.take(evenly(len(d), MOST // len(sets)).tolist()) for d in sets]
+    packs = [pack_crops(d, loaded.info.crop, loaded.info.class_scheme, progress) for d in few]
+    crops = torch.cat([pack.crops for pack in packs])
+    called = "+".join(display_name(d.name) for d in sets)
     moved = move_model(loaded, crops, progress)
     if len(moved.before) < LEAST:
         raise DataSetError(f"{called}: {len(moved.before)} cells that can be used; adapting needs {LEAST} or more.")
@@ -167,9 +168,10 @@ def move_model(model: Model, crops: torch.Tensor, progress: Progress | None = No
     far = model.info.max_distance or np.inf
     known = (model.space.distance(features.to(model.device)) <= far).cpu().numpy()
     kept = features.double().numpy()[known]
-    moved = move_to_unlabeled(kept, Head.of(model.module.head), model.info.temperature, model.space)
+    head, info = Head.of(model.module.head), model.info
+    moved = move_to_unlabeled(kept, head, info.temperature, model.space, info.learned)
     return MovedModel(
-        model.module.with_head(moved.head.weight, moved.head.bias),
+        model.unrounded.with_head(moved.head.weight, moved.head.bias),
         replace(model.space, means=torch.from_numpy(moved.means).float().to(model.device)),
         logits.numpy()[known].argmax(1),
         moved.head.logits(kept).argmax(1),
@@ -179,9 +181,14 @@ def move_model(model: Model, crops: torch.Tensor, progress: Progress | None = No
 def _datasets(data: Data, model: Model, images: Path | None, progress: Progress) -> list[DataSet]:
     listed: Sequence[str | Path | DataSet] = [data] if isinstance(data, str | Path | DataSet) else list(data)
     found = [d if isinstance(d, DataSet) else _cells_of(Path(d), model, images, progress) for d in listed]
-    if not any(len(d) for d in found):
-        raise DataSetError("no cells: give a folder of photographs, the output folder of a count, or a data set.")
-    return [d for d in found if len(d)]
+    with_cells = [d for d in found if len(d)]
+    if not with_cells:
+        names = ", ".join(d.name for d in found)
+        raise DataSetError(
+            f"{names or 'nothing'}: no cells; give a folder of photographs, the output folder of a count (whole slides "
+            "are left out), or a data set."
+        )
+    return [with_cells[i] for i in evenly(len(with_cells), MOST).tolist()]
 
 
 def _cells_of(folder: Path, model: Model, images: Path | None, progress: Progress) -> DataSet:
@@ -224,7 +231,7 @@ def _look_at(model: Model, crops: torch.Tensor, progress: Progress) -> tuple[tor
 
 
 def _describe(old: BundleInfo, name: str, n_cells: int) -> BundleInfo:
-    source = TrainingSource(source=f"unlabeled: {name[:150]}", counts={})
+    source = TrainingSource(source=f"{FITTED[1]}{name[:150]}", counts={})
     return old.model_copy(
         update={
             "name": f"{old.name[:50]}-adapted",

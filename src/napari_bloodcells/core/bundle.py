@@ -61,7 +61,7 @@ _DRIFT = {"distance.drift", "distance.within"}
 """Of a feature space that knows several microscopes (``FeatureSpace``); bundles of version 0.1 have none."""
 
 
-def load_model(name_or_path: str | Path = "default", device: str = "auto") -> Model:
+def load_model(name_or_path: str | Path = "default", device: str = "auto", *, unrounded: bool = False) -> Model:
     """Load a model that came with the package, or a bundle of your own.
 
     Parameters
@@ -71,6 +71,8 @@ def load_model(name_or_path: str | Path = "default", device: str = "auto") -> Mo
         ``.safetensors`` file.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    unrounded : bool
+        Keep the weights as they were read beside those that compute (``Model.unrounded``), to make another model of it.
 
     Raises
     ------
@@ -88,7 +90,7 @@ def load_model(name_or_path: str | Path = "default", device: str = "auto") -> Mo
     from napari_bloodcells.core.devices import pick_device
 
     info, module, space = read_bundle(name_or_path)
-    return Model(info, module, space, pick_device(device))
+    return Model(info, module, space, pick_device(device), unrounded=unrounded)
 
 
 def read_bundle(name_or_path: str | Path) -> tuple[BundleInfo, Classifier, FeatureSpace | None]:

@@ -22,11 +22,11 @@ from torch import Tensor
 from napari_bloodcells.core.bundle import load_model, save_bundle
 from napari_bloodcells.core.errors import DataSetError
 from napari_bloodcells.core.featurespace import FeatureSpace
-from napari_bloodcells.core.files import check_new_folder
+from napari_bloodcells.core.files import check_new_folder, display_name
 from napari_bloodcells.core.model import Model
 from napari_bloodcells.core.models.classifier import Classifier
 from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
-from napari_bloodcells.core.schema import BundleInfo, TrainingSource
+from napari_bloodcells.core.schema import FITTED, BundleInfo, TrainingSource
 from napari_bloodcells.core.statistics.metrics import Scores, score
 from napari_bloodcells.core.training.finetune import (
     LabeledCells,
@@ -130,7 +130,7 @@ def calibrate(
     """
     progress, place = progress or Silent(), Path(output)
     check_new_folder(place)
-    loaded = model if isinstance(model, Model) else load_model(model, device)
+    loaded = model if isinstance(model, Model) else load_model(model, device, unrounded=True)
     pack, cells = _gather(loaded, data, progress)
     found = refit(loaded, cells, progress)
     before = _scores(loaded, pack, _old_shares(loaded, pack.crops))
@@ -158,7 +158,7 @@ def refit(model: Model, cells: LabeledCells, progress: Progress | None = None) -
     labels = cells.labels
     views = _views(model, cells.crops, progress)
     old = Head.of(model.module.head)
-    fitted = choose_head(views, labels, cells.groups, old, model.space)
+    fitted = choose_head(views, labels, cells.groups, old, model.space, model.info.learned, progress)
     fits = can_be_fitted(model, labels, cells.groups)
     network = choose_network(model, cells, views, fitted, progress) if fits else None
     changed: Change = fitted.changed if network is None else "network"
@@ -176,7 +176,7 @@ def refit(model: Model, cells: LabeledCells, progress: Progress | None = None) -
 
 def _with_layer(model: Model, views: NDArray[np.float64], fitted: HeadFit) -> NetworkFit:
     """The network as it is, under a layer of its own (the model that was passed in keeps its head)."""
-    module, space, distance = model.module.with_head(fitted.head.weight, fitted.head.bias), model.space, None
+    module, space, distance = model.unrounded.with_head(fitted.head.weight, fitted.head.bias), model.space, None
     if space is not None:
         if fitted.means is not None:
             space = replace(space, means=torch.from_numpy(fitted.means).float().to(model.device))
@@ -249,9 +249,9 @@ def _scores(model: Model, pack: CropPack, shares: NDArray[np.float64]) -> Scores
 
 def _describe(old: BundleInfo, found: Refit, after: Scores, pack: CropPack) -> BundleInfo:
     counts = np.bincount(pack.labels.numpy(), minlength=len(old.class_names)).tolist()
-    name = "+".join(sorted(set(pack.sources)))[:150]
+    name = "+".join(sorted({display_name(source) for source in pack.sources}))[:150]
     source = TrainingSource(
-        source=f"calibration: {name}", counts={c: n for c, n in zip(old.class_names, counts, strict=True) if n}
+        source=f"{FITTED[0]}{name}", counts={c: n for c, n in zip(old.class_names, counts, strict=True) if n}
     )
     return old.model_copy(
         update={

@@ -79,7 +79,7 @@ def fit_feature_space(
         Of each cell, or of each in V views (other stains, other cameras): directions in which these move a cell count
         less then.
     labels : (N,) int
-        Class of each cell; classes without a cell get no mean of their own (that of all cells).
+        Class of each cell; classes without a cell get the mean of another, so that they change no distance.
     n_classes : int
     sources : sequence of N str, optional
         Microscope of each cell: of a class, all count alike.  One for all by default.
@@ -99,28 +99,29 @@ def fit_feature_space(
     ((4, 3), True)
     """
     views = features if features.ndim == 3 else features[:, None]
-    x = views.cpu().double().flatten(0, 1)
+    x = views.cpu().flatten(0, 1)
+    if x.shape[1] <= MAX_DIRECTIONS:
+        x = x.double()  # the many features of a flattened VGG16, which would fill GB, once they are fewer directions
     scale = feature_scale(x)
     x = x / scale  # not in place: it may be the given tensor
+    basis = _basis(x)
+    x, basis, scale = (x @ basis).double(), basis.double(), scale.double()
     n_views = views.shape[1]
     truth = labels.cpu().repeat_interleave(n_views)
     number = np.zeros(len(labels), int) if sources is None else np.unique(list(sources), return_inverse=True)[1]
     of = torch.from_numpy(number).repeat_interleave(n_views)
     clouds = _clouds(truth, of, n_classes, LEAST_CELLS * n_views)
-    means = []
-    for c in range(n_classes):
-        own = [x[at].mean(0) for label, at in clouds if label == c]
-        means.append(torch.stack(own).mean(0) if own else x.mean(0))
-    basis = _basis(x)
-    spread = [(x[at] - x[at].mean(0)) @ basis for _, at in clouds]
+    by_class = [[x[at].mean(0) for label, at in clouds if label == c] for c in range(n_classes)]
+    means = [torch.stack(own or next(filter(None, by_class))).mean(0) for own in by_class]
+    spread = [x[at] - x[at].mean(0) for _, at in clouds]
     covariance = torch.stack([s.T @ s / max(1, len(s) - 1) for s in spread]).mean(0)
     size = covariance.diagonal().mean().clamp_min(1e-12)
     covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * size * torch.eye(len(covariance), dtype=x.dtype)
     values, vectors = torch.linalg.eigh(covariance)
-    turn = basis @ (vectors / values.sqrt())
+    turn = vectors / values.sqrt()
     apart = [x[at].mean(0) - means[label] for label, at in clouds if sum(label == c for c, _ in clouds) > 1]
     drift = (torch.stack(apart) @ turn).float() if apart else None
-    return FeatureSpace((turn / scale[:, None]).float(), (torch.stack(means) @ turn).float(), drift)
+    return FeatureSpace((basis @ turn / scale[:, None]).float(), (torch.stack(means) @ turn).float(), drift)
 
 
 def feature_scale(features: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ bfloat16 where the processor multiplies it natively, head and softmax in float32
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -56,13 +57,21 @@ class Model:
     space : FeatureSpace or None
     device : torch.device
     dtype : torch.dtype
-        In which the body computes.
+        In which the body computes, and to which it is rounded.
+    unrounded : Classifier
+        The network as it was given, to save another like it, where ``unrounded`` asked for that; else ``module``.
     micro_batch : int
         Crops that go through the network at once; halved when the memory of the device runs out.
     """
 
     def __init__(
-        self, info: BundleInfo, module: Classifier, space: FeatureSpace | None, device: torch.device | str = "cpu"
+        self,
+        info: BundleInfo,
+        module: Classifier,
+        space: FeatureSpace | None,
+        device: torch.device | str = "cpu",
+        *,
+        unrounded: bool = False,
     ) -> None:
         self.info = info
         self.device = torch.device(device)
@@ -70,6 +79,9 @@ class Model:
         exact = self.device.type == "cpu" and self.dtype == torch.float32
         self.micro_batch = MICRO_BATCH_FLOAT32 if exact else MICRO_BATCH[self.device.type]
         self.module = module.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.unrounded = self.module
+        if unrounded and self.dtype != torch.float32:
+            self.unrounded = copy.deepcopy(self.module)
         self.module.body.to(self.dtype)
         self.space = None if space is None else space.to(self.device)
 

@@ -85,6 +85,10 @@ class Metric(_Record):
     n: Count
 
 
+FITTED = ("calibration: ", "unlabeled: ")
+"""How the sources are named to which a finished model was fitted."""
+
+
 class TrainingSource(_Record):
     """How many cells of each class one source gave to the training."""
 
@@ -154,6 +158,13 @@ class BundleInfo(_Record):
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the outputs."""
         return tuple(entry.name for entry in self.scheme.classes)
+
+    @property
+    def learned(self) -> tuple[bool, ...]:
+        """Whether the training had cells of each class (or a calibration since); all, where the bundle does not say."""
+        told = any(s.counts for s in self.training if not s.source.startswith(FITTED))
+        seen = {name for source in self.training for name, n in source.counts.items() if n}
+        return tuple(not told or name in seen for name in self.class_names)
 
     @property
     def class_scheme(self) -> ClassScheme:

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from napari_bloodcells.core.datasets.base import DataSet, Sample
 
 _LOG = logging.getLogger(__name__)
+NONE_REVIEWED = (
+    "no cell was looked at yet; name some cells in the Differential count widget (Enter confirms the class of a cell "
+    "that is right)."
+)
+NO_CELLS = "no cell of a photograph; count some photographs in the Differential count widget first."
 
 
 def reviewed_samples(review: Review, files: dict[str, Path], *, unseen: bool = False) -> list[Sample]:
@@ -42,9 +47,7 @@ def reviewed_samples(review: Review, files: dict[str, Path], *, unseen: bool = F
         if file is None or not (named or (unseen and cell.name != NOT_A_WBC)):
             continue
         label = None if unseen else cell.name
-        samples.append(
-            Sample(file, cell.box, label, f"reviewed:{file.name}", "reviewed", um_per_pixel=scales.get(name))
-        )
+        samples.append(Sample(file, cell.box, label, f"reviewed:{file}", "reviewed", um_per_pixel=scales.get(name)))
     return samples
 
 
@@ -70,7 +73,7 @@ def open_layers_data(layers: LayerList, *, unseen: bool = False) -> DataSet:
             _LOG.info("%s: its image is not open; left out.", layer.name)
             continue
         samples += reviewed_samples(review, _files(fields_of(image)), unseen=unseen)
-    return _data_set(samples, Path.cwd(), "open layers")
+    return _data_set(samples, Path.cwd(), "open layers", NO_CELLS if unseen else NONE_REVIEWED)
 
 
 def folder_data(folder: Path) -> DataSet | Path:
@@ -120,13 +123,10 @@ def _files(fields: Fields) -> dict[str, Path]:
     return files
 
 
-def _data_set(samples: Iterable[Sample], root: Path, name: str) -> DataSet:
+def _data_set(samples: Iterable[Sample], root: Path, name: str, none: str = NONE_REVIEWED) -> DataSet:
     from napari_bloodcells.core.datasets.base import DataSet
 
     found = tuple(samples)
     if not found:
-        raise DataSetError(
-            f"{name}: no cell was looked at yet; name some cells in the Differential count widget "
-            "(Enter confirms the class of a cell that is right)."
-        )
+        raise DataSetError(f"{name}: {none}")
     return DataSet(name, root, found, "reviewed")

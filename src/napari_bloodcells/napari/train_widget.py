@@ -142,10 +142,14 @@ class TrainWidget(TaskWidget):
         method = self.method.currentData()
         for name, text in (UNLABELED if method == ADAPT else SOURCES).items():
             self.source.setItemText(self.source.findData(name), text)
-        fitting = method in (CALIBRATE, ADAPT)
-        self.model.setEnabled(fitting)
-        self.epochs.setEnabled(not fitting)
-        self.curves.setVisible(not fitting)  # fitted in one go: there is no curve
+        self.model.setEnabled(self._fitting)
+        self.epochs.setEnabled(not self._fitting)
+        self.curves.setVisible(not self._fitting)  # fitted in one go: there is no curve
+
+    @property
+    def _fitting(self) -> bool:
+        """Whether the chosen method fits a finished model, in one go, and trains none."""
+        return self.method.currentData() in (CALIBRATE, ADAPT)
 
     def _told(self, standing: Standing, news: list[Standing]) -> None:
         self.curves.add(news)
@@ -165,6 +169,10 @@ class TrainWidget(TaskWidget):
         before = getattr(result, "before", None)
         if before is not None:
             said += f", before it was {before['accuracy'].value:.1%}, on cells it had not learned from"
+            if result.missing:
+                said += f"; no labeled cell of {', '.join(result.missing)}"
+            if result.by_slide:
+                said += "; most cells are of a class that one photograph alone gave, so take cells of others too"
         self._say_ready(said, result)
 
     def _say_ready(self, said: str, result: Any) -> None:
@@ -172,5 +180,6 @@ class TrainWidget(TaskWidget):
         show_info(f"The model in {result.output} is ready.")
 
     def _failed(self, error: BaseException) -> None:
-        self.run_bar.say(str(error) if not isinstance(error, Cancelled) else "Stopped; Train goes on from there.")
+        stopped = "Stopped; nothing was kept." if self._fitting else "Stopped; Train goes on from there."
+        self.run_bar.say(str(error) if not isinstance(error, Cancelled) else stopped)
         report_error(error, "Training")

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from napari_bloodcells.core.errors import Cancelled
 from napari_bloodcells.core.featurespace import FeatureSpace
+from napari_bloodcells.core.progress import Silent
 from napari_bloodcells.core.training.headfit import STRENGTHS, Head, choose_head, fit_head, move_means
 
 CLASSES, WIDTH = 3, 6
@@ -179,3 +181,30 @@ def test_many_cells_refit_the_layer_where_the_clouds_are_not_what_they_were():
     fitted = choose_head(views, labels, groups(400), Head(np.eye(2, WIDTH), np.zeros(2)), start)
     assert fitted.changed == "layer"
     assert (fitted.logits.argmax(1) == labels).mean() > 0.9
+
+
+def test_a_class_of_which_no_cell_was_ever_seen_is_given_to_none():
+    views, labels = cells(60, shift=1.2)
+    two = labels < 2
+    learned, anything = (True, True, False), cells(300, noise=3.0, seed=2)[0][:, 0]
+    head, _ = move_means(views[two], labels[two], old(), space(), learned)
+    assert (head.logits(anything).argmax(1) < 2).all()
+    fitted = choose_head(views[two], labels[two], groups(60)[two], old(), space(), learned)
+    assert fitted.changed != "nothing"
+    assert (fitted.head.logits(anything).argmax(1) < 2).all()
+
+
+def test_a_class_that_only_the_labeled_cells_have_is_learned():
+    views, labels = cells(60)
+    head, _ = move_means(views, labels, old(), space(), (True, True, False))
+    assert accuracy(head, views[labels == 2], labels[labels == 2]) > 0.9
+
+
+def test_the_fit_of_a_layer_can_be_stopped():
+    class Stopped(Silent):
+        def cancelled(self) -> bool:
+            return True
+
+    views, labels = cells(30)
+    with pytest.raises(Cancelled):
+        choose_head(views, labels, groups(30), old(), space(), progress=Stopped())

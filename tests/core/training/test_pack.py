@@ -12,7 +12,7 @@ from PIL import Image
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.crops import CropSpec, cut_crops
 from napari_bloodcells.core.datasets import DataSet, Sample
-from napari_bloodcells.core.errors import Cancelled
+from napari_bloodcells.core.errors import Cancelled, ImageError
 from napari_bloodcells.core.progress import Silent
 from napari_bloodcells.core.training import pack
 from napari_bloodcells.core.training.pack import pack_crops
@@ -117,3 +117,9 @@ def test_a_field_is_measured_and_a_picture_of_one_cell_is_not(tmp_path):
     longest = [max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes]
     assert extent[:2] == pytest.approx([side * 0.2 / 20 * 24 for side in longest], rel=0.12)
     assert extent[2] == pytest.approx(14 / 20 * 24)
+
+
+def test_a_photograph_that_is_gone_is_named(dataset, tmp_path):
+    dataset.samples[2].image.unlink()
+    with pytest.raises(ImageError, match=r"field_1.png: cannot be read .*put the photograph back"):
+        pack_crops(dataset, SPEC, SCHEME, cache=tmp_path / "cache")

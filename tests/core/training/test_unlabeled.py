@@ -90,3 +90,14 @@ def test_the_temperature_divides_the_new_logits_as_it_did_the_old_ones(space: Fe
 def test_a_space_of_one_microscope_does_not_tell(space: FeatureSpace) -> None:
     with pytest.raises(ValueError, match="one microscope alone"):
         move_to_unlabeled(np.zeros((5, WIDTH)), old(), 1.0, FeatureSpace(space.whiten, space.means))
+
+
+def test_a_class_that_the_training_had_no_cell_of_is_given_to_none(space: FeatureSpace) -> None:
+    features, _ = microscope(300, 1.0, seed=16, shares=(1, 1, 0))
+    moved = move_to_unlabeled(features, old(), 1.0, space, learned=(True, True, False))
+    alone = FeatureSpace(space.whiten, space.means[:2], space.drift)
+    without = move_to_unlabeled(features, Head(old().weight[:2], old().bias[:2]), 1.0, alone)
+    anything = np.random.default_rng(0).normal(0, 6, (500, WIDTH))
+    assert not (moved.head.logits(anything).argmax(1) == 2).any()
+    assert np.allclose(moved.head.logits(anything)[:, :2], without.head.logits(anything))
+    assert np.allclose(moved.means[2], space.means[2].numpy())

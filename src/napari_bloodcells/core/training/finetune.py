@@ -185,7 +185,7 @@ def choose_network(
     logits = np.empty((len(views), len(old.bias)))
     distance = np.empty(len(views))
     for out in parts:
-        head = fitted.again(views[~out], cells.labels[~out], old, model.space)
+        head = fitted.again(views[~out], cells.labels[~out], old, model.space, model.info.learned)
         found, _ = _fitted(model, cells.take(~out), head, shorter, progress)
         features, answers = found.features_and_logits(cells.crops[torch.from_numpy(np.flatnonzero(out))])
         logits[out] = answers.double().numpy()
@@ -214,7 +214,7 @@ def _fitted(
 ) -> tuple[Model, Classifier]:
     """The model with its network fitted to the cells, beginning with ``head``, and the classes where they lie now;
     and the network by itself, in float32 (a model may round its own)."""
-    begun = model.module.with_head(head.weight, head.bias).to(model.device)
+    begun = model.unrounded.with_head(head.weight, head.bias).to(model.device)
     module = fine_tune(begun, model.info, cells, settings, progress)
     found = Model(model.info, copy.deepcopy(module), model.space, model.device)
     if found.space is None:

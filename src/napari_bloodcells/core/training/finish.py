@@ -45,7 +45,7 @@ def finish_bundle(
     few = even_cells(trainer.training, MOST_CELLS if stain is not None else N_VIEWS * MOST_CELLS)
     views = stained_views(model, few, stain, progress)
     if recipe.shape:
-        head = shape_head(model, few, views, recipe.shape)
+        head = shape_head(model, few, views, recipe.shape, progress)
         module, copy = (network.with_head(head.weight, head.bias) for network in (module, copy))
         model = Model(info, copy, None, trainer.device)
     space = fit_feature_space(views, few.labels, len(scheme.names), few.sources.tolist())

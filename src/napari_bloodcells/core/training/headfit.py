@@ -21,10 +21,14 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 
 from napari_bloodcells.core.featurespace import FeatureSpace
+from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 from napari_bloodcells.core.training.temperature import fit_temperature
 
 Floats: TypeAlias = NDArray[np.float64]
 Change: TypeAlias = Literal["nothing", "means", "layer"]
+Learned: TypeAlias = Sequence[bool] | None
+"""Whether the training had cells of each class (``BundleInfo.learned``); None for all.  The others have no mean."""
+TASK = "fitting the last layer"
 STRENGTHS = (float("inf"), 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 """Weight of the prior against the mean log-loss of the cells; infinite leaves the layer as it was."""
 
@@ -35,6 +39,8 @@ of seven unseen sources worse by up to 6 points (``docs/accuracy.md``)."""
 _SHIFT_PRIOR, _CLASS_PRIOR = 15.0, 5.0
 """The shift of all cells counts as if so many unshifted ones stood beside the labeled cells, that of one class as if
 so many cells with the common shift did.  Values from 0 to 15 and from 1 to 10 differ little (``docs/accuracy.md``)."""
+_NEVER = 30.0
+"""By so much the logit of a class of which no cell was ever seen stays below the mean of the others'."""
 _LEAST, _CAREFUL = 3, 10.0
 """Where a class has fewer labeled cells than the first, the prior is at least as strong as the second."""
 
@@ -55,6 +61,17 @@ class Head:
         """(N, D) -> (N, C)."""
         result: Floats = features @ self.weight.T + self.bias
         return result
+
+    def without(self, known: NDArray[np.bool_]) -> Head:
+        """The layer that never gives a class that is not ``known`` (C,).
+
+        >>> head = Head(np.array([[1.0], [-1.0], [9.0]]), np.array([0.0, 2.0, 9.0]))
+        >>> head.without(np.array([True, True, False])).logits(np.ones((1, 1))).tolist()
+        [[1.0, 1.0, -29.0]]
+        """
+        weight, bias = self.weight.copy(), self.bias.copy()
+        weight[~known], bias[~known] = weight[known].mean(0), bias[known].mean() - _NEVER
+        return Head(weight, bias)
 
 
 @dataclass(frozen=True)
@@ -80,9 +97,11 @@ class HeadFit:
     means: Floats | None = None
     strength: float = float("inf")
 
-    def again(self, views: Floats, labels: NDArray[np.int64], old: Head, space: FeatureSpace | None) -> Head:
+    def again(
+        self, views: Floats, labels: NDArray[np.int64], old: Head, space: FeatureSpace | None, learned: Learned = None
+    ) -> Head:
         """The layer that other cells give, or a part of these, in the same way: nothing is chosen anew."""
-        center = old if space is None or self.means is None else move_means(views, labels, old, space)[0]
+        center = old if space is None or self.means is None else move_means(views, labels, old, space, learned)[0]
         return fit_head(views, labels, center, self.strength)
 
 
@@ -142,7 +161,9 @@ def fit_head(views: Floats, labels: NDArray[np.int64], old: Head, strength: floa
     return Head(old.weight + moved, old.bias + change[:, -1] - moved @ center)
 
 
-def move_means(views: Floats, labels: NDArray[np.int64], old: Head, space: FeatureSpace) -> tuple[Head, Floats]:
+def move_means(
+    views: Floats, labels: NDArray[np.int64], old: Head, space: FeatureSpace, learned: Learned = None
+) -> tuple[Head, Floats]:
     """Move the class means to a new microscope, and give the layer that tells the classes apart by them.
 
     Parameters
@@ -154,11 +175,14 @@ def move_means(views: Floats, labels: NDArray[np.int64], old: Head, space: Featu
         Gives its scale to the new logits.
     space : FeatureSpace
         Where the classes lie for the microscopes of the training.
+    learned : sequence of C bool, optional
+        Classes that the training had cells of.
 
     Returns
     -------
     Head and the moved means (C, K)
-        The mean of a class without a labeled cell moves with the common shift.
+        The mean of a class without a labeled cell moves with the common shift.  A class that has neither labeled nor
+        training cells is never given.
 
     Notes
     -----
@@ -182,10 +206,12 @@ def move_means(views: Floats, labels: NDArray[np.int64], old: Head, space: Featu
     for label in np.unique(labels):
         own = away[labels == label]
         means[label] = start[label] + (own.sum(0) + _CLASS_PRIOR * shift) / (len(own) + _CLASS_PRIOR)
+    known = np.bincount(labels, minlength=len(start)) > 0
+    known |= np.ones(len(start), bool) if learned is None else np.array(learned)
     unscaled = _discriminant(whiten, start).logits(flat)
-    scale = _spread(old.logits(flat)) / max(_spread(unscaled), 1e-9)
+    scale = _spread(old.logits(flat)[:, known]) / max(_spread(unscaled[:, known]), 1e-9)
     found = _discriminant(whiten, means)
-    return Head(found.weight * scale, found.bias * scale), means
+    return Head(found.weight * scale, found.bias * scale).without(known), means
 
 
 def _discriminant(whiten: Floats, means: Floats) -> Head:
@@ -198,7 +224,13 @@ def _spread(logits: Floats) -> float:
 
 
 def choose_head(
-    views: Floats, labels: NDArray[np.int64], groups: NDArray[np.str_], old: Head, space: FeatureSpace | None = None
+    views: Floats,
+    labels: NDArray[np.int64],
+    groups: NDArray[np.str_],
+    old: Head,
+    space: FeatureSpace | None = None,
+    learned: Learned = None,
+    progress: Progress | None = None,
 ) -> HeadFit:
     """The layer that cross-validation over groups likes best: the old one, one by moved means, or one refitted.
 
@@ -213,27 +245,38 @@ def choose_head(
         Features of every cell in V views, the cell as it is first.
     labels : (N,) int
     groups : (N,) str
-        Original cell of each; copies of one never stand on both sides of a split.
+        Original cell of each; copies of one stand on one side of a split, but where one group alone gives a class: its
+        cells are judged one by one then, and the figures are too good (``slides_tell_classes``).
     old : Head
     space : FeatureSpace, optional
         Without one no means are moved.
+    learned : sequence of C bool, optional
+        Classes that the training had cells of.
+    progress : Progress, optional
+        Is told of every layer that is fitted, and can cancel.
     """
+    progress = progress or Silent()
     parts = held_out_parts(labels, groups)
     count = np.bincount(labels, minlength=len(old.bias))
     strengths = STRENGTHS if count.min() >= _LEAST else tuple(s for s in STRENGTHS if s >= _CAREFUL)
     centers = [old] * len(parts)
     if space is not None:
-        moved = [move_means(views[~out], labels[~out], old, space)[0] for out in parts]
+        moved = [move_means(views[~out], labels[~out], old, space, learned)[0] for out in parts]
         if _worse(_held_out_logits(moved, parts, views), old.logits(views[:, 0]), labels):
             space = None
         else:
             centers = moved
+    progress.start(TASK, len(strengths) * len(parts))
     logits = {}
     for strength in strengths:
-        heads = [fit_head(views[~out], labels[~out], c, strength) for out, c in zip(parts, centers, strict=True)]
+        heads = []
+        for out, near in zip(parts, centers, strict=True):
+            check_cancelled(progress)
+            heads.append(fit_head(views[~out], labels[~out], near, strength))
+            progress.advance(TASK)
         logits[strength] = _held_out_logits(heads, parts, views)
     best = _best_strength(logits, labels)
-    center, means = (old, None) if space is None else move_means(views, labels, old, space)
+    center, means = (old, None) if space is None else move_means(views, labels, old, space, learned)
     changed: Change = "layer" if np.isfinite(best) else "nothing" if means is None else "means"
     return HeadFit(fit_head(views, labels, center, best), changed, logits[best], means, best)
 

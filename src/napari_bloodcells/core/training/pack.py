@@ -28,6 +28,8 @@ from torch import Tensor
 
 from napari_bloodcells.core.central import box_of_image
 from napari_bloodcells.core.crops import WBC_BOX_UM, CropSpec, cut_crops
+from napari_bloodcells.core.errors import ImageError
+from napari_bloodcells.core.files import display_name
 from napari_bloodcells.core.images import read_image
 from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 
@@ -238,7 +240,13 @@ def _key(dataset: DataSet, spec: CropSpec, localizer: LearnedLocalizer | None) -
     if localizer is not None:
         digest.update(localizer.info.model_dump_json().encode())
     for sample in dataset.samples:
-        found = sample.image.stat()
+        try:
+            found = sample.image.stat()
+        except OSError as error:
+            raise ImageError(
+                f"{display_name(sample.image)}: cannot be read ({error.strerror}); put the photograph back, or leave "
+                "its cells out."
+            ) from None
         entry: list[Any] = [str(sample.image.resolve()), found.st_size, found.st_mtime_ns]
         digest.update(json.dumps([*entry, sample.box, sample.um_per_pixel, sample.source]).encode())
     return f"{dataset.name[:40]}-{digest.hexdigest()[:24]}"

@@ -22,6 +22,7 @@ from torch import Tensor
 from napari_bloodcells.core.crops import WHITE_LEVEL
 from napari_bloodcells.core.featurespace import feature_scale
 from napari_bloodcells.core.model import Model
+from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 from napari_bloodcells.core.training.headfit import Head, fit_head
 from napari_bloodcells.core.training.traindata import Cells
 
@@ -54,11 +55,13 @@ _MOST_LOBES = 4
 _RIDGE = 0.02
 _STRENGTH = 0.6
 """Of the prior of the layer that tells classes by their measures (``fit_head``)."""
+TASK = "measuring shapes"
+_PART = 256
 _CLIP = 3.0
 """Standard deviations beyond which a measure is no more than an outlier."""
 
 
-def shape_head(model: Model, cells: Cells, views: Tensor, share: float) -> Head:
+def shape_head(model: Model, cells: Cells, views: Tensor, share: float, progress: Progress | None = None) -> Head:
     """The last layer of a trained model, listening to shape: measured on its training cells, read off their features.
 
     Parameters
@@ -70,9 +73,17 @@ def shape_head(model: Model, cells: Cells, views: Tensor, share: float) -> Head:
         Their features (``stained_views``): shape must be read under every stain and camera.
     share : float
         See ``listen_to_shape``.
+    progress : Progress, optional
+        Is told of the cells that are measured, and can cancel.
     """
-    spec = model.info.crop
-    shapes = measure_shapes(cells.crops.numpy(), cells.extent.double().numpy(), spec.size / spec.side_um)
+    progress, spec = progress or Silent(), model.info.crop
+    progress.start(TASK, len(cells))
+    found = []
+    for crops, extent in zip(cells.crops.split(_PART), cells.extent.double().split(_PART), strict=True):
+        check_cancelled(progress)
+        found.append(measure_shapes(crops.numpy(), extent.numpy(), spec.size / spec.side_um))
+        progress.advance(TASK, len(crops))
+    shapes = np.concatenate(found)
     return listen_to_shape(Head.of(model.module.head), views.double().numpy(), shapes, cells.labels.numpy(), share)
 
 

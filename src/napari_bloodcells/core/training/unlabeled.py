@@ -19,7 +19,7 @@ import numpy as np
 from scipy.special import softmax
 
 from napari_bloodcells.core.featurespace import FeatureSpace
-from napari_bloodcells.core.training.headfit import Floats, Head
+from napari_bloodcells.core.training.headfit import Floats, Head, Learned
 
 _STEPS = 4
 """More of them only follow what went wrong in the first ones (``docs/accuracy.md``)."""
@@ -44,7 +44,9 @@ class Moved:
     means: Floats
 
 
-def move_to_unlabeled(features: Floats, old: Head, temperature: float, space: FeatureSpace) -> Moved:
+def move_to_unlabeled(
+    features: Floats, old: Head, temperature: float, space: FeatureSpace, learned: Learned = None
+) -> Moved:
     """Move the class means to cells that nobody labeled.
 
     Parameters
@@ -56,6 +58,8 @@ def move_to_unlabeled(features: Floats, old: Head, temperature: float, space: Fe
     temperature : float
     space : FeatureSpace
         With ``drift``.
+    learned : sequence of C bool, optional
+        Classes that the training had cells of; no cell belongs to the others.
 
     Examples
     --------
@@ -71,23 +75,25 @@ def move_to_unlabeled(features: Floats, old: Head, temperature: float, space: Fe
         raise ValueError("a space of one microscope alone does not tell how far classes move")
     whiten, start, drift = (v.cpu().double().numpy() / space.within for v in (space.whiten, space.means, space.drift))
     turned = features @ whiten
-    known = old.logits(features) / temperature
+    known = np.ones(len(start), bool) if learned is None else np.array(learned)
+    said = old.logits(features) / temperature
+    said[:, ~known] = -np.inf
     spread = drift.T @ drift / len(drift)
     spread = (1 - _ROUND) * spread + _ROUND * np.eye(len(spread)) * np.trace(spread) / len(spread)
     variance, axes = np.linalg.eigh(_LOOSE * spread)
     means = start.copy()
-    belongs = softmax(known, axis=1)
+    belongs = softmax(said, axis=1)
     for _ in range(_STEPS):
         cells = belongs.sum(0)
         for c in range(len(means)):
             if cells[c] > 0:
                 away = (belongs[:, c] @ turned / cells[c] - start[c]) @ axes
                 means[c] = start[c] + (away * (variance / (variance + 1 / cells[c]))) @ axes.T
-        shares = (1 - _EVEN) * cells / max(len(turned), 1) + _EVEN / len(means)
-        belongs = softmax(_by_distance(turned, means) + _VOICE * known + np.log(shares), axis=1)
+        shares = (1 - _EVEN) * cells / max(len(turned), 1) + _EVEN / known.sum()
+        belongs = softmax(_by_distance(turned, means) + _VOICE * said + np.log(shares), axis=1)
     weight = means @ whiten.T / _SOFT * temperature + _VOICE * old.weight
     bias = -0.5 * (means**2).sum(1) / _SOFT * temperature + _VOICE * old.bias
-    return Moved(Head(weight, bias), means * space.within)
+    return Moved(Head(weight, bias).without(known), means * space.within)
 
 
 def _by_distance(turned: Floats, means: Floats) -> Floats:
