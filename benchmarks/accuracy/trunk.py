@@ -225,6 +225,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--start", type=Path, nargs="+", help="weights of a former training, or several, to go on from")
     parser.add_argument("--shares", type=float, nargs="+", help="of each of --start in their mean; alike by default")
+    parser.add_argument("--home", nargs="*", default=[], help="sources that the model is to be best on")
+    for name in ("home_share", "zoom", "stain", "ground", "camera"):
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=float, default=getattr(TrunkSettings, name))
     parser.add_argument("--lr", type=float, default=TrunkSettings.lr)
     parser.add_argument("--seed", type=int, default=TrunkSettings.seed)
     parser.add_argument("--threads", type=int, default=1)
@@ -234,7 +238,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cells = gather(given.data, copies="bccd" not in given.without, read_by_eye=True)
     keep = (cells.part == TRAIN) & ~np.isin(cells.sources, given.without)
     ema = 0.9995 if given.minutes > 25 else 0.998
-    settings = TrunkSettings(given.minutes, lr=given.lr, ema=ema, seed=given.seed)
+    settings = TrunkSettings(
+        minutes=given.minutes,
+        lr=given.lr,
+        ema=ema,
+        seed=given.seed,
+        zoom=given.zoom,
+        stain=given.stain,
+        ground=given.ground,
+        camera=given.camera,
+        home=tuple(given.home),
+        home_share=given.home_share,
+    )
     start = None
     if given.start is not None:
         start = averaged([load_trunk(place) for place in given.start], given.shares)

@@ -79,7 +79,8 @@ def shape_head(model: Model, cells: Cells, views: Tensor, share: float, progress
     progress, spec = progress or Silent(), model.info.crop
     progress.start(TASK, len(cells))
     found = []
-    for crops, extent in zip(cells.crops.split(_PART), cells.extent.double().split(_PART), strict=True):
+    parts = (torch.split(part, _PART) for part in (cells.crops, cells.extent.double()))
+    for crops, extent in zip(*parts, strict=True):
         check_cancelled(progress)
         found.append(measure_shapes(crops.numpy(), extent.numpy(), spec.size / spec.side_um))
         progress.advance(TASK, len(crops))
