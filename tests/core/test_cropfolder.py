@@ -12,7 +12,8 @@ from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.cropfolder import write_crops
 from napari_bloodcells.core.crops import CropSpec
 from napari_bloodcells.core.datasets import load_dataset
-from napari_bloodcells.core.errors import OutputError
+from napari_bloodcells.core.errors import DataWarning, OutputError
+from napari_bloodcells.core.training.traindata import open_datasets
 from napari_bloodcells.core.voc import write_voc
 
 
@@ -54,3 +55,23 @@ def test_a_photograph_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert written.failed == 1
     assert sum(written.counts.values()) == 2
     assert any(p.startswith("a.png: ") for p in written.problems)
+
+
+def test_crops_of_one_photograph_are_one_group_wherever_they_are_sorted(tmp_path: Path) -> None:
+    smear(tmp_path / "data")
+    write_crops(load_dataset(tmp_path / "data"), CropSpec(size=32, white=False), tmp_path / "out")
+    groups = {s.image.stem: s.group for s in load_dataset(tmp_path / "out").samples}
+    assert len(groups) == len(load_dataset(tmp_path / "data").samples) == 4
+    assert len(set(groups.values())) == len(set(load_dataset(tmp_path / "data").groups))
+    for file in (tmp_path / "out" / "eosinophil").iterdir():
+        file.rename(tmp_path / "out" / "lymphocyte" / file.name)
+    assert {s.image.stem: s.group for s in load_dataset(tmp_path / "out").samples} == groups
+
+
+def test_crops_that_a_machine_named_are_remarked(tmp_path: Path) -> None:
+    smear(tmp_path / "data")
+    dataset = load_dataset(tmp_path / "data")
+    names = ["a_1_machine", "a_2_reviewed", "b_1_machine", "b_2_machine"]
+    write_crops(dataset, CropSpec(size=32), tmp_path / "out", names=names)
+    with pytest.warns(DataWarning, match=r"out: 3 of 4 crops have the class that a machine gave them"):
+        open_datasets(tmp_path / "out")

@@ -16,13 +16,16 @@ from napari_bloodcells.core.calibrate import calibrate, refit
 from napari_bloodcells.core.crops import CropSpec
 from napari_bloodcells.core.datasets import DataSet, Sample, load_dataset, tables
 from napari_bloodcells.core.datasets.yolo import read_yolo
-from napari_bloodcells.core.errors import AnnotationError, UsageError
+from napari_bloodcells.core.errors import AnnotationError, DataSetError, DataWarning, UsageError
 from napari_bloodcells.core.evaluate import evaluate
 from napari_bloodcells.core.groups import grouped_split
 from napari_bloodcells.core.localize import Field
 from napari_bloodcells.core.progress import Silent
 from napari_bloodcells.core.training.finetune import LabeledCells
 from napari_bloodcells.core.training.headfit import Head
+from napari_bloodcells.core.training.recipe import load_recipe
+from napari_bloodcells.core.training.traindata import gather, open_datasets
+from napari_bloodcells.core.voc import write_voc
 
 
 @pytest.fixture(autouse=True)
@@ -250,3 +253,51 @@ def test_thresholds_stay_as_they_are_where_nothing_is_right(tiny_model: Path, mo
 def test_a_crop_spec_tells_what_it_cannot_be() -> None:
     with pytest.raises(ValueError, match="scale must be um, box or image, not 'px'"):
         CropSpec(scale="px")  # type: ignore[arg-type]
+
+
+def voc(folder: Path, name: str, width: int = 80) -> None:
+    """A photograph of 80 x 60 pixels and an XML for one so wide, with a cell of each of two classes."""
+    boxes = Boxes(np.array([[2, 2, 22, 22], [30, 30, 50, 50]], np.float32), ("neutrophil", "lymphocyte"))
+    picture(folder / f"{name}.png")
+    write_voc(folder / f"{name}.xml", boxes, image=f"{name}.png", width=width, height=60)
+
+
+def test_boxes_for_an_image_of_another_size_are_left_out_and_named(tmp_path: Path) -> None:
+    """As in a count: they lie on anything but the cells."""
+    voc(tmp_path, "right")
+    voc(tmp_path, "wrong", width=160)
+    dataset = load_dataset(tmp_path)
+    assert {s.image.stem for s in dataset.samples} == {"right"}
+    (problem,) = dataset.problems
+    assert problem.startswith("wrong.xml: is for an image of 160 x 60 pixels, but its image has 80 x 60; ")
+
+
+def test_what_is_wrong_with_labeled_cells_is_told_by_evaluation_calibration_and_training(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    for i in range(4):
+        voc(tmp_path / "mine", f"f{i}")
+    (tmp_path / "mine" / "f1.xml").write_text("<annotation><object>")
+    (tmp_path / "mine" / "f2.png").write_bytes(b"")
+    model = load_model(tiny_model, "cpu")
+    with pytest.warns(DataWarning) as told:
+        found = evaluate(model, tmp_path / "mine")
+    assert len(found.truth) == 4
+    lines = [str(w.message) for w in told]
+    assert any(line.startswith("f1.xml: ") for line in lines)
+    assert "f2.png: is empty (0 bytes). Its cells are left out." in lines
+    assert list(found.to_dict()["problems"]) == lines
+    with pytest.warns(DataWarning, match=r"f1\.xml"), pytest.raises(DataSetError, match="4 labeled cells"):
+        calibrate(model, tmp_path / "mine", tmp_path / "new")
+    with pytest.warns(DataWarning, match=r"f1\.xml"):
+        gather(tmp_path / "mine", replace(load_recipe("cnn3"), scheme="wbc5", val_fraction=0.5), Silent())
+
+
+def test_of_many_defects_the_first_are_told_and_how_many_more_there_are(tmp_path: Path) -> None:
+    voc(tmp_path, "right")
+    for i in range(14):
+        voc(tmp_path, f"wrong{i:02}", width=160)
+    with pytest.warns(DataWarning) as told:
+        open_datasets(tmp_path)
+    assert len(told) == 11
+    assert str(told[-1].message).endswith("4 more remarks; see data info.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_bloodcells.core.counting.cellstable import BOX_COLUMNS
 from napari_bloodcells.core.counting.output import find_table, image_root
-from napari_bloodcells.core.datasets.base import DataSet, Sample
+from napari_bloodcells.core.datasets.base import MACHINE, REVIEWED, DataSet, Sample
 from napari_bloodcells.core.errors import UsageError
 from napari_bloodcells.core.files import display_name
 from napari_bloodcells.core.find import is_output_folder
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from napari_bloodcells.core.counting.result import CountResult
 
-REVIEWED, MACHINE = "reviewed", "machine"
 _COLUMNS = {"image", "cell", "class", "confidence", *BOX_COLUMNS}
 
 

@@ -1,11 +1,14 @@
 """A data set's cells as PNG files in class folders: to look at, to sort by hand, to train other tools with.
 
 The folder that is written is a data set again (a tree of class folders), and each file's name tells the photograph and
-the number of the cell in it, and of the cells of a count also who named them.
+the number of the cell in it, and of the cells of a count also who named them.  Which of them show the same original or
+photograph stands in its ``groups.csv``, which holds wherever in the folder they are sorted.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_bloodcells.core.errors import ImageError, OutputError
-from napari_bloodcells.core.files import display_name
+from napari_bloodcells.core.files import display_name, write_atomic
+from napari_bloodcells.core.groups import USER_TABLE
 from napari_bloodcells.core.images import read_image
 
 if TYPE_CHECKING:
@@ -79,6 +83,7 @@ def write_crops(
     problems = list(dataset.problems)
     failed = 0
     called = iter(names or _names(dataset))
+    groups: dict[str, str] = {}
     for path, group in groupby(dataset.samples, key=lambda sample: sample.image):
         samples = list(group)
         stems = list(islice(called, len(samples)))
@@ -97,11 +102,17 @@ def write_crops(
             folder = output / re.sub(r"[^\w -]+", "_", label)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(_free_name(folder, stem))
+                place = _free_name(folder, stem)
+                Image.fromarray(pixels).save(place)
             except OSError as problem:
                 raise OutputError(f"{display_name(folder)}: cannot be written: {problem.strerror}.") from None
+            groups[place.stem] = sample.group
             counts[label] += 1
         advance(len(samples))
+    if groups:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([("image", "group"), *groups.items()])
+        write_atomic(output / USER_TABLE, text.getvalue().encode("utf-8", "surrogateescape"))
     return WrittenCrops(dict(sorted(counts.items())), failed, tuple(problems))
 
 

@@ -47,6 +47,8 @@ class Evaluation:
         Figures over those that the model's thresholds do not call unidentified.
     left_out : dict
         How many cells were left out, by reason.
+    problems : tuple of str
+        Defects of the data that were worked around, one line each, naming the file.
     truth, probabilities, distance, images
         (N,) class numbers, (N, C), (N,) and N file names, in the order of the data.
     """
@@ -60,6 +62,7 @@ class Evaluation:
     probabilities: NDArray[np.float32]
     distance: NDArray[np.float32]
     images: tuple[str, ...]
+    problems: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values."""
@@ -70,6 +73,7 @@ class Evaluation:
             "cells": self.scores.n,
             "original_cells": self.scores.groups,
             "left_out": self.left_out,
+            "problems": list(self.problems),
             "all_cells": self.scores.to_dict(),
             "identified_cells": self.identified.to_dict(),
             UNIDENTIFIED: self.scores.n - self.identified.n,
@@ -155,6 +159,7 @@ def evaluate(
         shares,
         distance,
         tuple(name for p in packs for name in p.images),
+        tuple(problem for d in sets for problem in d.problems),
     )
 
 

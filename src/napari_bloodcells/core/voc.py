@@ -66,6 +66,14 @@ class Annotation:
     boxes: Boxes
     problems: tuple[str, ...] = ()
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ``AnnotationError`` where the file says that it is for an image of another size."""
+        if self.width and self.height and (self.width, self.height) != (width, height):
+            raise AnnotationError(
+                f"{display_name(self.path)}: is for an image of {self.width} x {self.height} pixels, but its image has "
+                f"{width} x {height}; put the image back to its size, or take --boxes find."
+            )
+
 
 def read_voc(path: Path | str) -> Annotation:
     """Read one annotation file.

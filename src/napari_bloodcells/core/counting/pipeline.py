@@ -280,12 +280,7 @@ class FieldCounter:
         else:
             annotation = read_voc(path)
         height, width = picture.height, picture.width
-        if annotation.width and annotation.height and (annotation.width, annotation.height) != (width, height):
-            size = f"{annotation.width} x {annotation.height}"
-            raise AnnotationError(
-                f"{annotation.path.name}: is for an image of {size} pixels, but its image has {width} x {height}; "
-                "take --boxes find, or put the image back to its size."
-            )
+        annotation.check_size(height, width)
         kinds = [box_kind(label) or "WBC" for label in annotation.boxes.labels]
         white, red, small = (
             annotation.boxes.take([i for i, kind in enumerate(kinds) if kind == name])

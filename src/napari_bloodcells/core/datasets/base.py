@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from napari_bloodcells.core.classes import ClassScheme
 
 RED_CELL_UM = 7.5
+REVIEWED, MACHINE = "reviewed", "machine"
+"""Who named a cell, as the file name of its crop says."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 from napari_bloodcells.core.classes import load_scheme
-from napari_bloodcells.core.datasets.base import DataSet, Sample
+from napari_bloodcells.core.datasets.base import MACHINE, DataSet, Sample
 from napari_bloodcells.core.datasets.folder import Folder
 
 _PREFIX = re.compile(r"([A-Z]{2,4})_\d+$")
@@ -49,6 +49,12 @@ def read(folder: Folder) -> DataSet | None:
         )
     for name in sorted(set(by_folder) - set(known)):
         folder.problems.append(f"{name}: folder is named after no known class; its {by_folder[name]} images keep it.")
+    machine = sum(s.image.stem.endswith(f"_{MACHINE}") for s in samples)
+    if machine:
+        folder.problems.append(
+            f"{folder.name}: {machine} of {len(samples)} crops have the class that a machine gave them (_{MACHINE} in "
+            "their names); they are no labels before somebody has looked at them."
+        )
     samples = _doubt_contradictions(samples)
     return DataSet(folder.name, folder.root, tuple(samples), "tree", (), tuple(folder.problems))
 

@@ -21,7 +21,7 @@ from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.datasets.base import DataSet, FieldTruth, Sample, scale_of_red_cells
 from napari_bloodcells.core.datasets.folder import Folder, box_kind
 from napari_bloodcells.core.datasets.tables import CLASS_COLUMNS, IMAGE_COLUMNS, column, has_boxes
-from napari_bloodcells.core.errors import AnnotationError, DataWarning
+from napari_bloodcells.core.errors import AnnotationError, DataWarning, ImageError
 from napari_bloodcells.core.images import image_size
 from napari_bloodcells.core.voc import find_annotations, match_annotations, read_voc
 
@@ -48,12 +48,11 @@ def read(folder: Folder) -> DataSet | None:
                 warnings.simplefilter("always", DataWarning)
                 annotation = read_voc(matched[image])
             folder.problems += [str(w.message) for w in caught]
-        except AnnotationError as problem:
-            folder.problems.append(str(problem))
-            continue
-        height, width = annotation.height, annotation.width
-        if not (height and width):
             height, width = image_size(image)
+            annotation.check_size(height, width)
+        except (AnnotationError, ImageError) as problem:
+            folder.problems.append(f"{problem} Its cells are left out.")
+            continue
         truth, types = _kinds(annotation.boxes)
         cells = truth.named("WBC")
         group, split = folder.grouping.of(image), folder.split(image)

@@ -31,6 +31,8 @@ from napari_bloodcells.core.training.recipe import Recipe
 Data = str | Path | DataSet | Sequence["str | Path | DataSet"]
 TEST_PARTS = ("test", "test_simple")
 WIDER = 1.5
+TOLD = 10
+"""Problems of a data set that are told one by one."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def gather(data: Data, recipe: Recipe, progress: Progress) -> tuple[Cells, Cells
         sets = _without_tests(sets)
     names = ", ".join(d.name for d in sets)
     if sum(len(d) for d in sets) == 0:
-        raise DataSetError(f"{names}: no labeled cell of the classes {', '.join(scheme.names)}; look with data list.")
+        raise DataSetError(f"{names}: no labeled cell of the classes {', '.join(scheme.names)}; see data info.")
     merged = DataSet(names, sets[0].root, tuple(s for d in sets for s in d.samples), "merged")
     held = set(grouped_split(merged, (1 - recipe.val_fraction, recipe.val_fraction), recipe.seed)[1].groups)
     sets = [d for d in sets if len(d)]
@@ -122,7 +124,18 @@ def open_datasets(data: Data) -> list[DataSet]:
     listed = [data] if isinstance(data, str | Path | DataSet) else list(data)
     if not listed:
         raise DataSetError("no data were given to train on.")
-    return [d if isinstance(d, DataSet) else load_dataset(Path(d)) for d in listed]
+    return [d if isinstance(d, DataSet) else _opened(Path(d)) for d in listed]
+
+
+def _opened(folder: Path) -> DataSet:
+    """A folder's data set; what was left out or worked around in it is told."""
+    dataset = load_dataset(folder)
+    more = len(dataset.problems) - TOLD
+    for problem in dataset.problems[:TOLD]:
+        warnings.warn(problem, DataWarning, stacklevel=4)
+    if more > 0:
+        warnings.warn(f"{dataset.name}: {more} more remarks; see data info.", DataWarning, stacklevel=4)
+    return dataset
 
 
 def widened(crop: CropSpec) -> CropSpec:
