@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from napari_bloodcells.cli.app import COMMANDS, EXIT_NOTHING, EXIT_USAGE, PROGRAM, run
+from napari_bloodcells.synthetic import SmearSettings, write_folder
 
 
 def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
@@ -51,3 +53,15 @@ def test_exit_codes(arguments: list[str], code: int, capsys: pytest.CaptureFixtu
 def test_an_error_is_one_line_that_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     run(["count", "no-such-folder"])
     assert capsys.readouterr().err == "Error: no-such-folder: no such file or folder.\n"
+
+
+def test_of_two_files_of_one_name_the_error_says_which(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BLOODCELLS_CACHE", str(tmp_path / "cache"))
+    for seed, patient in enumerate(("one", "two")):
+        settings = SmearSettings(width=160, height=120, um_per_pixel=0.4)
+        torn = write_folder(tmp_path / "nest" / patient, 2, 10 * seed, settings, suffix=".jpg")[0]
+    torn.write_bytes(torn.read_bytes()[:2000])
+    assert run(["evaluate", str(tiny_model), str(tmp_path / "nest")]) == EXIT_NOTHING
+    assert f"Error: {torn}: is damaged or cut off" in capsys.readouterr().err

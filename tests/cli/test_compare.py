@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from tests.example_run import make_run
 
 from napari_bloodcells.cli.app import run
 from napari_bloodcells.core.counting.cellstable import write_cells
+from napari_bloodcells.core.counting.output import table_bytes
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,59 @@ def test_classes_that_only_one_model_has_stay_in_its_differential(
         assert f"{len(cells)} of {len(cells)} cells were reviewed" in said
     n = len(cells)
     assert f"immature granulocyte {100 * (n - 1) / n:.1f} 0.0" in said
+
+
+def _count(folder: Path, cells: pd.DataFrame, images: pd.DataFrame, format: str = "csv") -> Path:
+    folder.mkdir()
+    for name, table in (("cells", cells), ("images", images)):
+        (folder / f"{name}.{format}").write_bytes(table_bytes(table, format, cells=name == "cells"))
+    return folder
+
+
+@pytest.mark.parametrize("format", ["csv", "json"])
+def test_cells_that_one_count_missed_on_a_whole_image_are_not_hidden(
+    format: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_run({"": 3})
+    names = list(data.images["image"])
+    a = _count(tmp_path / "a", data.cells, data.images, format)
+    b = _count(tmp_path / "b", data.cells[data.cells["image"] == names[0]], data.images, format)
+    assert run(["compare", str(a), str(b), "-o", str(tmp_path / "out")]) == 0
+    missed = int((data.cells["image"] != names[0]).sum())
+    said = capsys.readouterr().out
+    assert f"Without a partner: {missed} of A, 0 of B." in said
+    assert "Left out" not in said
+    whole = pd.read_csv(tmp_path / "out" / "differences.csv").set_index("class")
+    white = int(data.cells["class"].isin(data.scheme.names).sum())
+    assert set(whole["total_a"]) == {white}, "the percents of A are those of its own differential.csv"
+
+
+def test_an_image_that_only_one_count_has_is_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_run({"": 3})
+    last = data.images["image"].iloc[-1]
+    other = data.cells[data.cells["image"] != last]
+    unread = data.images.assign(status=["ok", "ok", f"{last}: is empty (0 bytes)."])
+    a = _count(tmp_path / "a", data.cells, data.images)
+    b = _count(tmp_path / "b", other, unread)
+    assert run(["compare", str(a), str(b)]) == 0
+    said = capsys.readouterr().out
+    n = len(data.cells) - len(other)
+    assert f"Left out: 1 image with {n} cell{'' if n == 1 else 's'} of A that B did not count: {last}" in said
+    assert "Without a partner" not in said
+    assert run(["compare", str(a), str(write_cells(other, tmp_path / "corrected.csv"))]) == 0
+    assert "that B has no cell of (no images.csv beside it)" in capsys.readouterr().out
+
+
+def test_a_count_that_found_nothing_has_no_percents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = make_run({"": 2})
+    a = _count(tmp_path / "a", data.cells, data.images)
+    b = _count(tmp_path / "b", data.cells.head(0), data.images)
+    assert run(["compare", str(a), str(b), "-o", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert f"Without a partner: {len(data.cells)} of A, 0 of B." in said
+    assert "nan" not in said
 
 
 def test_a_missing_file_is_wrong_usage_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

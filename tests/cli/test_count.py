@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -279,6 +280,24 @@ def test_what_was_odd_is_said_at_the_end(
     assert f"warning: {gone.stem}.xml: its image is not here; the annotation is left out." in said
 
 
+def test_images_that_lost_boxes_are_said_at_the_end_and_on_the_page(
+    smears: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(smears / "a", tmp_path / "in")
+    for xml in sorted((tmp_path / "in").glob("*.xml"))[:3]:
+        text = re.sub(r"<xmin>[\d.]+", "<xmin>900", xml.read_text("utf-8"), count=1)
+        xml.write_text(re.sub(r"<xmax>[\d.]+", "<xmax>950", text, count=1), "utf-8")
+    options = ["--model", str(tiny_model), "--boxes", "xml", "--report"]
+    assert call(["count", str(tmp_path / "in"), *options]) == 0
+    said = capsys.readouterr().out
+    told = "3 images lost boxes to defects of the XML, so cells may be missing from the count (images.csv, column "
+    assert f"warning: {told}" in said
+    assert said.count("lost boxes") == 1
+    out = tmp_path / "in-differential"
+    assert [text.startswith(told) for text in json.loads((out / "run.json").read_text())["warnings"]] == [True]
+    assert "3 of 6 images lost boxes to defects of the XML" in (out / "report.html").read_text("utf-8")
+
+
 def test_copies_and_boxes_of_another_sample_are_said_at_the_end(
     smears: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -309,3 +328,24 @@ def test_the_report_is_written_beside_the_tables(smears: Path, tiny_model: Path,
     done = run(smears, "-o", tmp_path, "--model", tiny_model, "--report", "--wbc", "7.2")
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("report*.html"))) == 2
+
+
+def test_an_image_that_failed_is_called_as_in_the_table_of_images(
+    smears: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("a-b", "second/deep", "."):
+        (tmp_path / "in" / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / folder / "1.jpg").write_bytes(b"")
+    source = sorted((smears / "a").glob("*.png"))[0]
+    shutil.copy(source, tmp_path / "in" / "a-b" / "2.png")
+    (tmp_path / "in" / "a-b" / "2.xml").write_text("<annotation>")
+    count = ["count", str(tmp_path / "in"), "--model", str(tiny_model), "-o"]
+    assert call([*count, str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().out.splitlines()
+    names = [line.removeprefix("not counted: ") for line in said if line.startswith("not counted: ")]
+    images = pd.read_csv(tmp_path / "out" / "images.csv")["image"].tolist()
+    assert sorted(line.partition(":")[0] for line in names) == sorted(images)
+    assert "second/deep/1.jpg: is empty (0 bytes)." in names
+    assert any(line.startswith("a-b/2.png: 2.xml: is not well-formed XML") for line in names)
+    assert call([*count, str(tmp_path / "anonymous"), "--anonymous"]) == 1
+    assert not {"a-b", "second", "deep"} & set(re.split(r"[\s/:]", capsys.readouterr().out))

@@ -32,7 +32,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_slide_is_counted_by_the_same_command(slide: Path, tiny_model: Path, tmp_path: Path) -> None:
     before = slide.read_bytes()
     out = tmp_path / "out"
-    options = ["-o", str(out), "--model", str(tiny_model), "--device", "cpu", "--overlay"]
+    options = ["-o", str(out), "--model", str(tiny_model), "--device", "cpu", "--overlay", "--report"]
     done = subprocess.run([*COMMAND, str(slide), *options], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert slide.read_bytes() == before
@@ -45,6 +45,14 @@ def test_a_slide_is_counted_by_the_same_command(slide: Path, tiny_model: Path, t
     assert area["counted_mm2"] == pytest.approx(0.066, abs=0.001)
     assert area["scale_from"] == "file"
     assert [path.name for path in (out / "overlay").iterdir()] == ["slide.btf-overview.jpg"]
+    found = int(images.loc[0, "n_platelets"])
+    assert found > 0
+    assert f"platelets found {found}\n" in done.stdout, "a slide is no field, so nothing is given per field"
+    assert "per field" not in (out / "differential.csv").read_text()
+    page = (out / "report.html").read_text("utf-8")
+    assert "</span> on 1 slide</dd>" in page
+    assert "per field" not in page
+    assert '<td class="n">1 slide</td>' in (out / "index.html").read_text("utf-8")
 
 
 def test_wanted_cells_must_be_a_number_above_zero(slide: Path, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ def printed(counts: dict[str, dict[str, int]], problems: str = "") -> tuple[str,
     cells = pd.DataFrame(rows, columns=["image", "class"])
     images = pd.DataFrame({"image": list(counts), "status": "ok", "problems": problems})
     console = Console(file=StringIO(), width=100, highlight=False)
-    show_differentials(console, SimpleNamespace(cells=cells, images=images, scheme=SCHEME))  # type: ignore[arg-type]
+    result = SimpleNamespace(cells=cells, images=images, scheme=SCHEME, run={})
+    show_differentials(console, result)  # type: ignore[arg-type]
     return console.file.getvalue(), differential_frame(differentials(cells, SCHEME, images))  # type: ignore[attr-defined]
 
 

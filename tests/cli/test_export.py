@@ -37,6 +37,27 @@ def test_corrections_go_into_the_export(counted: Path) -> None:
     assert text.splitlines()[1].split(",")[6] == "basophil"
 
 
+def test_a_class_written_by_hand_is_understood_or_refused_by_its_row(
+    counted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corrections, table = counted.parent / "cells.csv", counted / "csv" / "differential.csv"
+    text = corrections.read_text("utf-8")
+    corrections.write_text(text.replace(",basophil,", ",Basofil,", 1), "utf-8")
+    assert run(["export", str(counted), "-f", "csv", "--corrections", str(corrections)]) == 0
+    assert "all,basophil,1," in table.read_text("utf-8")
+    corrections.write_text(text.replace(",basophil,", ",basophill,", 1), "utf-8")
+    assert run(["export", str(counted), "-f", "csv", "--overwrite", "--corrections", str(corrections)]) != 0
+    assert "Error: cells.csv: row 2 has class 'basophill', which this count" in capsys.readouterr().err
+
+
+def test_a_file_that_is_there_already_is_named_with_its_folder(
+    counted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["export", str(counted), "-f", "csv"]) == 0
+    assert run(["export", str(counted), "-f", "csv"]) == 1
+    assert f"Error: {counted}/csv/cells.csv: is already there" in capsys.readouterr().err
+
+
 def test_pages_are_written_with_the_corrected_classes(counted: Path) -> None:
     assert run(["report", str(counted), "--corrections", str(counted.parent / "cells.csv"), "--wbc", "7.2"]) == 0
     page = (counted / "report-a.html").read_text("utf-8")

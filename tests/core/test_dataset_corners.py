@@ -175,7 +175,7 @@ def test_a_damaged_picture_among_yolo_files_is_told(tmp_path: Path) -> None:
     (tmp_path / "images" / "b.png").write_bytes(b"no picture")
     dataset = load_dataset(tmp_path)
     assert [field.image.name for field in dataset.fields] == ["a.png"]
-    assert any(problem.startswith("b.png: ") for problem in dataset.problems)
+    assert any(problem.startswith("images/b.png: ") for problem in dataset.problems)
 
 
 def test_one_group_is_not_split(tmp_path: Path) -> None:

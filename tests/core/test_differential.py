@@ -16,6 +16,7 @@ from napari_bloodcells.core.differential import (
     make_differential,
     sample_of,
     samples_in,
+    slides_in,
 )
 from napari_bloodcells.core.statistics.intervals import clopper_pearson, goodman
 
@@ -71,6 +72,21 @@ def test_the_platelets_of_the_differential_are_those_of_the_images() -> None:
     assert [any(part.kind == "found" for part in block.apart) for block in blocks] == [True, False, True]
     frame = differential_frame(blocks).set_index(["sample", "class"])
     assert frame.loc[("all", "platelets found"), ["count", "rate", "rate_unit"]].tolist() == [13, 6.5, "per field"]
+
+
+def test_a_whole_slide_is_no_field_and_only_adds_to_the_platelets() -> None:
+    cells = pd.DataFrame({"image": ["a/1.jpg", "b/s.svs"], "class": ["neutrophil", "neutrophil"]})
+    images = pd.DataFrame({"image": ["a/1.jpg", "a/2.jpg", "a/s.svs", "b/s.svs", "b/t.svs", "b/u.svs"]})
+    images = images.assign(status=["ok"] * 5 + ["bad"], n_platelets=pd.array([5, 8, 300, 174, None, None], "Int64"))
+    slides = slides_in({"slides": dict.fromkeys(["a/s.svs", "b/s.svs", "b/t.svs", "b/u.svs"])})
+    blocks = differentials(cells, PBC8, images, slides=slides)
+    assert [block.where for block in blocks] == ["2 fields and 1 slide", "2 slides", "2 fields and 3 slides"]
+    found = [next(part for part in block.apart if part.kind == "found") for block in blocks]
+    assert [part.count for part in found] == [313, 174, 487]
+    assert [part.shown_rate for part in found] == ["6.5 per field", "", "6.5 per field"]
+    frame = differential_frame(blocks).set_index(["sample", "class"])
+    assert math.isnan(frame.loc[("b", "platelets found"), "rate"])
+    assert frame.loc[("b", "platelets found"), "rate_unit"] == ""
 
 
 def test_without_a_cell_there_is_no_percent_and_no_interval() -> None:

@@ -17,6 +17,7 @@ from napari_bloodcells.core.errors import AnnotationError, DataWarning, OutputEr
 from napari_bloodcells.core.voc import (
     MAX_BOXES,
     find_annotations,
+    loses_a_box,
     match_annotations,
     read_voc,
     read_voc_bytes,
@@ -211,6 +212,15 @@ def test_without_a_size_boxes_are_not_cut(tmp_path: Path) -> None:
     path = write(tmp_path / "a.xml", voc(box(600, 400, 700, 500), size=""))
     with pytest.warns(DataWarning, match="gives no height"), pytest.warns(DataWarning, match="gives no width"):
         assert read_voc(path).boxes.xyxy.tolist() == [[600, 400, 700, 500]]
+
+
+def test_a_defect_that_costs_a_box_is_told_first(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.xml", voc(*[box(9, 9, 1, 1)] * 12, box(1, 1, 1, 1)))
+    with pytest.warns(DataWarning) as caught:
+        annotation = read_voc(path)
+    told = [str(warning.message) for warning in caught]
+    assert [loses_a_box(text) for text in told] == [True] + [False] * 10
+    assert annotation.problems[-1].startswith("box 13 ")
 
 
 def test_many_defects_are_summed_up_but_all_are_kept_in_problems(tmp_path: Path) -> None:

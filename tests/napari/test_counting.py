@@ -22,6 +22,7 @@ from napari_bloodcells.napari import counting
 from napari_bloodcells.napari import fields as fields_module
 from napari_bloodcells.napari.cell import Cell
 from napari_bloodcells.napari.counting import CountRequest, ModelShelf, classify_boxes, count_fields
+from napari_bloodcells.napari.differential_table import differential_of
 from napari_bloodcells.napari.fields import METADATA, fields_of, same_on_disk
 from napari_bloodcells.napari.reporting import report_input
 from napari_bloodcells.napari.series import image_layer
@@ -118,7 +119,10 @@ def test_a_slide_on_disk_is_counted_as_the_command_counts_it(
     for layer, known in ((of_napari, True), (lazy, False)):
         fields = fields_of(layer)
         assert same_on_disk(fields) == known
-        assert list(count_fields(fields, request, Silent(), ModelShelf()).review.cells) == expected
+        review = count_fields(fields, request, Silent(), ModelShelf()).review
+        assert list(review.cells) == expected
+        assert differential_of(review).where == "1 slide"
+        assert report_input(review, fields).run["slides"] == list(fields.names)
     of_napari.data = np.ascontiguousarray(pixels[::-1])
     assert not same_on_disk(fields_of(of_napari)), "what was turned is not what lies on disk"
 

@@ -113,6 +113,7 @@ def run(arguments: Sequence[str] | None = None, *, guarded_main: bool = False) -
     0 all done, 3 some images failed, 2 wrong usage, 1 nothing could be done, 130 stopped by the user.
     """
     from napari_bloodcells.core.errors import BloodcellsError, Cancelled, UsageError
+    from napari_bloodcells.core.files import whole_text
 
     warnings.formatwarning = _warning_line
     try:
@@ -123,10 +124,10 @@ def run(arguments: Sequence[str] | None = None, *, guarded_main: bool = False) -
         _say(str(stop))
         return EXIT_INTERRUPTED
     except UsageError as error:
-        _say(f"Error: {error}")
+        _say(f"Error: {whole_text(error)}")
         return EXIT_USAGE
     except BloodcellsError as error:
-        _say(f"Error: {error}")
+        _say(f"Error: {whole_text(error)}")
         return EXIT_NOTHING
     except KeyboardInterrupt:
         _say("Stopped.")

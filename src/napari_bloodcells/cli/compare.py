@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from napari_bloodcells.core.classes import ClassScheme
     from napari_bloodcells.core.statistics.compare import Comparison
+
+_SHOWN_IMAGES = 5
 
 
 def compare(
@@ -30,6 +33,7 @@ def compare(
 ) -> None:
     """Compare two counts of the same images: two reviewers, or the machine against a reviewer.
 
+    The images that both counted take part, also where one found no cell (images.csv beside the cells says which).
     Prints agreement per class with Cohen's kappa, and for each class whether the difference of the percents lies
     within what chance explains (Rümke).  With -o also Bland-Altman and Passing-Bablok, as tables and plots.
     """
@@ -45,8 +49,11 @@ def compare(
     tables = [read_table(file) if file.suffix in (".json", ".parquet") else read_cells(file) for file in files]
     schemes = [scheme_of(table) for table in tables]
     scheme = common_scheme(*schemes)
-    found = compare_tables(tables[0], tables[1], scheme, min_iou=min_iou)
+    counted = tuple(_counted(file, table) for file, table in zip(files, tables, strict=True))
+    found = compare_tables(tables[0], tables[1], scheme, min_iou=min_iou, images=(counted[0], counted[1]))
     _show(found)
+    for line in _left_out(found, counted):
+        typer.echo(line)
     for line in _beside(tables, schemes):
         typer.echo(line)
     if output is not None:
@@ -63,6 +70,33 @@ def _table(path: Path) -> Path:
     from napari_bloodcells.core.counting.output import find_table
 
     return (find_table(path, "cells") or path / "cells.csv") if path.is_dir() else path
+
+
+def _counted(file: Path, cells: pd.DataFrame) -> list[str] | None:
+    """The images that a count read, by the table beside its cells; None without one, or with that of another count."""
+    from napari_bloodcells.core.counting.cells import OK
+    from napari_bloodcells.core.counting.output import find_table, read_table
+
+    beside = find_table(file.parent, "images", file.suffix.removeprefix(".")) if file.stem == "cells" else None
+    if beside is None:
+        return None
+    images = read_table(beside)
+    if not {"image", "status"} <= set(images.columns):
+        raise UsageError(f"{file.parent.name}/{beside.name}: has no columns image and status; count again.")
+    names = [str(name) for name in images.loc[images["status"] == OK, "image"]]
+    return names if set(cells["image"]) <= set(names) else None
+
+
+def _left_out(found: Comparison, counted: Sequence[Sequence[str] | None]) -> Iterator[str]:
+    """Lines on the images that only one of the two counted."""
+    sides = (("A", "B", found.left_out_a, counted[1]), ("B", "A", found.left_out_b, counted[0]))
+    for letter, other, left, known in sides:
+        if not left.images:
+            continue
+        n, more = len(left.images), ", ..." if len(left.images) > _SHOWN_IMAGES else ""
+        what = f"{n} image{'' if n == 1 else 's'} with {left.cells} cell{'' if left.cells == 1 else 's'} of {letter}"
+        why = f"{other} did not count" if known is not None else f"{other} has no cell of (no images.csv beside it)"
+        yield f"Left out: {what} that {why}: {', '.join(left.images[:_SHOWN_IMAGES])}{more}"
 
 
 def _beside(tables: Sequence[pd.DataFrame], schemes: Sequence[ClassScheme]) -> Iterator[str]:
@@ -103,9 +137,12 @@ def _show(found: Comparison) -> None:
     for row in found.differences:
         if row.sample != "all":
             continue
-        gap = f"{row.percent_b - row.percent_a:+.1f}"
-        verdict = "within" if row.within else "[bold]outside[/bold]"
-        shown = (f"{row.percent_a:.1f}", f"{row.percent_b:.1f}", gap, f"{row.p_value:.3f}", verdict)
+        if not row.total_a or not row.total_b:  # one of them found nothing at all
+            shown = (*("-" if isnan(v) else f"{v:.1f}" for v in (row.percent_a, row.percent_b)), "-", "-", "-")
+        else:
+            gap = f"{row.percent_b - row.percent_a:+.1f}"
+            verdict = "within" if row.within else "[bold]outside[/bold]"
+            shown = (f"{row.percent_a:.1f}", f"{row.percent_b:.1f}", gap, f"{row.p_value:.3f}", verdict)
         percents.add_row(escape(row.name), *shown)
     console.print(percents)
     outside = [d for d in found.differences if d.sample != "all" and not d.within]

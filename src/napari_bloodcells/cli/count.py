@@ -9,6 +9,7 @@ import typer
 
 from napari_bloodcells.cli.app import EXIT_NOTHING, EXIT_SOME_FAILED
 from napari_bloodcells.cli.common import BoxesOption, DeviceOption, ModelOption, ScaleOption
+from napari_bloodcells.core.files import printable
 
 if TYPE_CHECKING:
     from napari_bloodcells.core.counting.options import CountOptions
@@ -39,7 +40,12 @@ def count(
     device: DeviceOption = "auto",
     recursive: Annotated[bool, typer.Option(help="Also count the folders inside; each is a sample.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results in the output folder.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace the results in the output folder; its former report and overlays go too."
+        ),
+    ] = False,
     format: Annotated[str, typer.Option(help="Of the tables: csv, parquet or json.", rich_help_panel=_RESULT)] = "csv",
     report: Annotated[
         bool, typer.Option("--report", help="Also write report.html, a page per sample.", rich_help_panel=_RESULT)
@@ -151,13 +157,13 @@ def count(
         except Cancelled as stop:
             raise Cancelled(f"{stop} Go on with the same command and --resume.") from None
         if overlay:
-            from napari_bloodcells.core.counting.overlay import write_overlays
+            from napari_bloodcells.core.counting.overlay import FOLDER, write_overlays
 
-            write_overlays(result, place / "overlay", progress)
+            write_overlays(result, place / FOLDER, progress)
     if meant is not None:
         from napari_bloodcells.core.report import write_reports
 
-        write_reports(result, place, images=result.files, options=meant)
+        write_reports(result, place, images=result.files, options=meant, overwrite=overwrite)
     _show(result, place, options)
     if profile:
         from napari_bloodcells.cli.profile import show_profile
@@ -171,6 +177,21 @@ def _devices(text: str | None) -> tuple[str, ...]:
     from napari_bloodcells.core.counting.workers import all_devices
 
     return () if text is None else all_devices(text)
+
+
+def _named(image: str, status: str) -> str:
+    """What an image has for ``status``, called as in the table ``images``: of many folders, which ``1.jpg``.
+
+    >>> _named("patient 7/1.jpg", "1.jpg: is empty (0 bytes).")
+    'patient 7/1.jpg: is empty (0 bytes).'
+    >>> _named("patient 7/1.jpg", "1.xml: is empty (0 bytes).")
+    'patient 7/1.jpg: 1.xml: is empty (0 bytes).'
+    """
+    shown = " ".join(printable(image).split())  # as an error joins the words of its text
+    for name in (shown, shown.rpartition("/")[2]):
+        if status.startswith(f"{name}:"):
+            return f"{shown}{status.removeprefix(name)}"
+    return f"{shown}: {status}"
 
 
 def _show(result: CountResult, place: Path, options: CountOptions) -> None:
@@ -190,7 +211,7 @@ def _show(result: CountResult, place: Path, options: CountOptions) -> None:
         f"{len(result.cells)} cells in {read} of {len(result.images)} images{beside}; {escape(result.model.name)}."
     )
     for row in failed.head(_SHOWN_FAILURES).to_dict("records"):
-        console.print(f"[red]not counted:[/red] {escape(row['status'])}", soft_wrap=True)
+        console.print(f"[red]not counted:[/red] {escape(_named(row['image'], row['status']))}", soft_wrap=True)
     if len(failed) > _SHOWN_FAILURES:
         console.print(f"... and {len(failed) - _SHOWN_FAILURES} more, all in images.{options.format}.")
     told = result.run.get("warnings", [])

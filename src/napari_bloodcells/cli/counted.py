@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from napari_bloodcells.core.differential import WHOLE_FOLDER, Differential, differentials, sample_of
+from napari_bloodcells.core.differential import WHOLE_FOLDER, Differential, differentials, sample_of, slides_in
 from napari_bloodcells.core.statistics.remarks import remarks
 from napari_bloodcells.core.statistics.unnamed import unnamed
 
@@ -27,7 +27,7 @@ def show_differentials(console: Console, result: CountResult, format: str = "csv
     """Print the differentials of a count; ``format`` is that of its tables, whose names are given."""
     from rich.markup import escape
 
-    *samples, whole = differentials(result.cells, result.scheme, result.images)
+    *samples, whole = differentials(result.cells, result.scheme, result.images, slides=slides_in(result.run))
     several = len(samples) > 1
     if several:
         console.print(_lines(samples[:SHOWN_SAMPLES]))
@@ -80,10 +80,13 @@ def _table(block: Differential, title: str) -> Table:
 
 
 def _remarks(result: CountResult, blocks: list[Differential]) -> Iterator[str]:
-    """The remarks of each block, its sample named unless it is the whole folder."""
+    """The remarks of each block, its sample named unless it is the whole folder.
+
+    What was worked around in the files is told at the end of the run, so it is not told here too.
+    """
     cells, images = (
         table.assign(_sample=[sample_of(str(name)) for name in table["image"]])
-        for table in (result.cells, result.images)
+        for table in (result.cells, result.images.drop(columns="warnings", errors="ignore"))
     )
     for block in blocks:
         if block.sample == WHOLE_FOLDER:

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from napari_bloodcells.core.schema import BundleInfo
+    from napari_bloodcells.core.schema import BundleInfo, TrainingSource
 
 models_app = typer.Typer(no_args_is_help=True, help="List the installed models, tell about one.", rich_markup_mode=None)
 
@@ -78,7 +78,7 @@ def info(model: Annotated[str, typer.Argument(help="Name of an installed model, 
         "network": f"{found.arch}, {found.n_parameters:,} parameters, {found.macs / 1e9:.3f} GMAC a cell",
         "input": f"{found.input_size[0]} x {found.input_size[1]} pixels, {_crop(found)}",
         "unidentified": _unidentified(found),
-        "trained on": "; ".join(f"{s.source}: {sum(s.counts.values()):,} cells" for s in found.training) or "not known",
+        "trained on": "; ".join(_source(s) for s in found.training) or "not known",
         "made": f"{found.created or 'not known'}, version {found.version or 'not known'}, seed {found.seed}",
         "license": found.license or "not stated",
         "SHA-256": found.sha256,
@@ -149,6 +149,12 @@ def _crop(info: BundleInfo) -> str:
         return "the whole image"
     wide = f"{crop.side_um:g} um" if crop.scale == "um" else f"{crop.context:g} times the cell's box"
     return f"a square of {wide} around the cell" + (", divided by the white of the ground" if crop.white else "")
+
+
+def _source(source: TrainingSource) -> str:
+    """A source of training cells and how many; without their number where it says none (cells without labels)."""
+    n = sum(source.counts.values())
+    return f"{source.source}: {n:,} cells" if n else source.source
 
 
 def _unidentified(info: BundleInfo) -> str:

@@ -31,10 +31,14 @@ def report(
     sex: SexOption = None,
     ranges: RangesOption = None,
     intervals: IntervalsOption = "binomial",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace pages also where the new ones lack corrections or pictures.")
+    ] = False,
 ) -> None:
     """Write the report pages of a finished count, one per sample, and an index.
 
     With --corrections the classes that a reviewer gave count, and the machine's are kept beside them.
+    Earlier pages are replaced, but not by pages without the corrections or the pictures that they have.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -44,7 +48,7 @@ def report(
 
     options = report_options(wbc, age, sex, ranges, intervals)
     data = from_folder(folder, images, corrections or ())
-    pages = write_reports(data, output or folder, options=options)
+    pages = write_reports(data, output or folder, options=options, overwrite=overwrite)
     console = Console(highlight=False)
     for page in pages:
         console.print(escape(str(page)), soft_wrap=True)

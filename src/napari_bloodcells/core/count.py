@@ -259,15 +259,17 @@ class _Run:
 
     def _result(self, records: Any) -> CountResult:
         from napari_bloodcells.core.differential import differential_frame, differentials
+        from napari_bloodcells.core.statistics.remarks import lost_boxes
 
         scheme = self.info.class_scheme
         slides: dict[str, Any] = {}
         copies = Copies()
         cells = cells_table(records(), scheme)
         images = images_table(copies.noted(_noting_slides(records(), slides)), scheme)
-        blocks = differential_frame(differentials(cells, scheme, images))
+        blocks = differential_frame(differentials(cells, scheme, images, slides=slides.keys()))
         run = self._run_info(int((images["status"] == OK).sum()), len(images), len(cells))
-        run["warnings"] = [*copies.remark(f"images.{self.options.format}"), *run["warnings"]]
+        table = f"images.{self.options.format}"
+        run["warnings"] = [*lost_boxes(images, table), *copies.remark(table), *run["warnings"]]
         if slides:
             run["slides"] = slides
         return CountResult(cells, images, blocks, run, self.info, self.listed.root, self._files())

@@ -3,20 +3,21 @@
 Only classes of kind ``wbc`` make up the hundred percent.  Cells without a class (``unidentified``), boxes that hold
 no white cell (``not a WBC``), smudge cells and artefacts are counted apart; erythroblasts (NRBC) are given per 100
 white cells.  Platelets are those that the localizer finds on the fields (``n_platelets`` of the images), given per
-field; a cell of a class ``platelet`` is a box of a white cell that turned out to hold a platelet, and is a count of
-nothing: it is left out.  The command, the plugin and the report take their numbers from here.  numpy is all
-that the import costs; pandas and scipy are imported inside.
+field of the photographs (a whole slide is no field: its platelets only add to the count); a cell of a class
+``platelet`` is a box of a white cell that turned out to hold a platelet, and is a count of nothing: it is left out.
+The command, the plugin and the report take their numbers from here.  numpy is all that the import costs; pandas and
+scipy are imported inside.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -70,7 +71,8 @@ class Apart:
 
     ``kind`` is unidentified, not_wbc, nrbc, platelet (a white-cell box that turned out to hold one), other, or found:
     the platelets that the localizer found.  ``rate`` is NaN but for NRBC (``per 100 WBC``) and the platelets found
-    (``per field`` on which they were counted); of a class of platelets ``rate_unit`` says ``white-cell boxes``.
+    (``per field`` of the photographs on which they were counted); of a class of platelets ``rate_unit`` says
+    ``white-cell boxes``.
     """
 
     name: str
@@ -112,8 +114,8 @@ class Differential:
         were found where they were counted.
     total : int
         Classified white cells: what the percents are of.
-    fields : int
-        Images that were read, 0 where not known.
+    fields, slides : int
+        Photographs and whole slides that were read, 0 where not known.
     """
 
     sample: str
@@ -121,6 +123,7 @@ class Differential:
     apart: tuple[Apart, ...]
     total: int
     fields: int = 0
+    slides: int = 0
 
     def share(self, name: str) -> Share:
         """The share of one class; ``KeyError`` where the scheme has no such class."""
@@ -132,6 +135,19 @@ class Differential:
     def count_of(self, kind: str) -> int:
         """Cells apart of one kind (``unidentified``, ``not_wbc``, ``nrbc``, ``platelet``, ``other``, ``found``)."""
         return sum(part.count for part in self.apart if part.kind == kind)
+
+    @property
+    def where(self) -> str:
+        """What it was counted on, in words.
+
+        >>> Differential("a", (), (), 200, fields=12).where, Differential("a", (), (), 200, fields=1, slides=2).where
+        ('12 fields', '1 field and 2 slides')
+        """
+        fields = f"{self.fields} field{'' if self.fields == 1 else 's'}"
+        slides = f"{self.slides} slide{'' if self.slides == 1 else 's'}"
+        if not self.slides:
+            return fields
+        return f"{fields} and {slides}" if self.fields else slides
 
     @property
     def of_platelets(self) -> str:
@@ -155,6 +171,7 @@ def make_differential(
     fields: int = 0,
     intervals: Intervals = "binomial",
     platelets: Iterable[int | None] = (),
+    on_slides: Collection[int | None] = (),
 ) -> Differential:
     """The differential of the cells that carry ``labels``.
 
@@ -167,11 +184,13 @@ def make_differential(
         Says which classes are white cells (``kind``), and their order.
     sample : str
     fields : int
-        Images that were read.
+        Photographs that were read.
     intervals : ``binomial`` or ``multinomial``
         Exact binomial for each class alone (Clopper-Pearson), or simultaneous for all classes (Goodman).
     platelets : iterable of int or None
-        Platelets that the localizer found on each image, None where they were not counted.
+        Platelets that the localizer found on each photograph, None where they were not counted.
+    on_slides : collection of int or None
+        The same of each whole slide: its area is not that of a field, so these are no part of the rate.
 
     Examples
     --------
@@ -196,9 +215,12 @@ def make_differential(
     )
     apart = _apart(tally, kinds, total)
     found = [int(n) for n in platelets if n is not None]
+    more = [int(n) for n in on_slides if n is not None]
     if found:
-        apart += (Apart(PLATELETS_FOUND, sum(found), "found", sum(found) / len(found), "per field"),)
-    return Differential(sample, shares, apart, total, fields)
+        apart += (Apart(PLATELETS_FOUND, sum(found + more), "found", sum(found) / len(found), "per field"),)
+    elif more:
+        apart += (Apart(PLATELETS_FOUND, sum(more), "found"),)
+    return Differential(sample, shares, apart, total, fields, len(on_slides))
 
 
 def _apart(tally: Counter[str], kinds: dict[str, str], total: int) -> tuple[Apart, ...]:
@@ -246,6 +268,7 @@ def differentials(
     scheme: ClassScheme,
     images: pd.DataFrame | None = None,
     intervals: Intervals = "binomial",
+    slides: Collection[str] = (),
 ) -> tuple[Differential, ...]:
     """One differential per sample (each sub-folder), and ``all`` for the whole folder, last.
 
@@ -257,34 +280,58 @@ def differentials(
         So that a sample without a single cell has its block too, and fields are counted (those with status ``ok``);
         the platelets of its column ``n_platelets``, where there is one.
     intervals : ``binomial`` or ``multinomial``
+    slides : collection of str
+        Which of the images are whole slides (``slides_in``).
     """
     cell_samples = [sample_of(str(image)) for image in cells["image"]]
     labels = ["" if label is None or label != label else str(label) for label in cells["class"]]
     names = [str(name) for name in (cells if images is None else images)["image"]]
     readable = names if images is None else [str(n) for n in images.loc[images["status"] == "ok", "image"]]
-    per_sample = Counter(sample_of(name) for name in dict.fromkeys(readable))
+    whole = frozenset(slides)
+    per_sample = Counter(sample_of(name) for name in dict.fromkeys(readable) if name not in whole)
     grouped: dict[str, list[str]] = {sample: [] for sample in samples_in(names)}
     for sample, label in zip(cell_samples, labels, strict=True):
         if sample in grouped:
             grouped[sample].append(label)
     found = _platelets(images)
+    photos = {name: n for name, n in found.items() if name not in whole}
+    on_slides = {name: found.get(name) for name in dict.fromkeys(readable) if name in whole}
+    of_fields, of_slides = _by_sample(photos), _by_sample(on_slides)
     blocks = [
-        make_differential(part, scheme, name, per_sample[name], intervals, found.get(name, ()))
+        make_differential(
+            part, scheme, name, per_sample[name], intervals, of_fields.get(name, ()), of_slides.get(name, ())
+        )
         for name, part in grouped.items()
     ]
-    everywhere = [n for part in found.values() for n in part]
-    blocks.append(make_differential(labels, scheme, WHOLE_FOLDER, sum(per_sample.values()), intervals, everywhere))
+    fields, everywhere = sum(per_sample.values()), (list(photos.values()), list(on_slides.values()))
+    blocks.append(make_differential(labels, scheme, WHOLE_FOLDER, fields, intervals, *everywhere))
     return tuple(blocks)
 
 
-def _platelets(images: pd.DataFrame | None) -> dict[str, list[int]]:
-    """Platelets found on each image on which they were counted, by sample."""
-    found: dict[str, list[int]] = {}
-    if images is not None and "n_platelets" in images:
-        counted = images[images["n_platelets"].notna()]
-        for name, n in zip(counted["image"], counted["n_platelets"], strict=True):
-            found.setdefault(sample_of(str(name)), []).append(int(n))
-    return found
+def slides_in(run: Mapping[str, Any]) -> frozenset[str]:
+    """The images of a run (``run.json``) that are whole slides, by their names in the tables.
+
+    >>> sorted(slides_in({"slides": {"b.svs": {}, "a.svs": {}}})), slides_in({"slides": None})
+    (['a.svs', 'b.svs'], frozenset())
+    """
+    found = run.get("slides")
+    return frozenset(map(str, found)) if isinstance(found, (dict, list)) else frozenset()
+
+
+def _by_sample(numbers: Mapping[str, int | None]) -> dict[str, list[int | None]]:
+    """The numbers of the images of each sample."""
+    parts: dict[str, list[int | None]] = {}
+    for name, n in numbers.items():
+        parts.setdefault(sample_of(name), []).append(n)
+    return parts
+
+
+def _platelets(images: pd.DataFrame | None) -> dict[str, int]:
+    """Platelets found on each image on which they were counted."""
+    if images is None or "n_platelets" not in images:
+        return {}
+    counted = images[images["n_platelets"].notna()]
+    return {str(name): int(n) for name, n in zip(counted["image"], counted["n_platelets"], strict=True)}
 
 
 def differential_frame(blocks: Sequence[Differential]) -> pd.DataFrame:

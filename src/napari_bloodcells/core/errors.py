@@ -7,9 +7,17 @@ stop the work are ``DataWarning`` warnings of the same form.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class BloodcellsError(Exception):
-    """Base of all errors with a message meant for the user: one line, names the file, says what to do."""
+    """Base of all errors with a message meant for the user: one line, names the file, says what to do.
+
+    ``path`` is where that file lies, if that is known: the text has its name alone, as results that leave the house
+    must not name folders (of patients); ``files.whole_text`` has both.
+    """
+
+    path: Path | None = None
 
     def __str__(self) -> str:
         return " ".join(super().__str__().split())

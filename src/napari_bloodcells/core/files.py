@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import stat
 import tempfile
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from napari_bloodcells.core.errors import BloodcellsError, DiskError, OutputError
 
 PART = ".part-"
 """How the names of half-written files begin; ``runlock.py`` removes those that a killed run left."""
+_F = TypeVar("_F", bound=Callable[..., Any])
 _DIGITS = re.compile(r"(\d{1,1000})")
 
 
@@ -29,10 +32,53 @@ def display_name(path: Path | str) -> str:
     >>> display_name("folder/two\nlines.jpg")
     'two\\nlines.jpg'
     """
-    name = os.path.basename(os.fspath(path)) or os.fspath(path)
-    if name.isprintable():
-        return name
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in name)
+    return printable(os.path.basename(os.fspath(path)) or os.fspath(path))
+
+
+def printable(text: str) -> str:
+    r"""``text`` fit for a one-line message: control characters and broken Unicode are escaped.
+
+    >>> printable("folder/two\nlines.jpg")
+    'folder/two\\nlines.jpg'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def keeps_path(function: _F) -> _F:
+    """Decorator: an error of ``function``, whose first argument is a path, knows it (``BloodcellsError.path``)."""
+
+    @functools.wraps(function)
+    def told(path: Path | str, *more: Any, **named: Any) -> Any:
+        try:
+            return function(path, *more, **named)
+        except BloodcellsError as error:
+            error.path = error.path or Path(path)
+            raise
+
+    return cast(_F, told)
+
+
+def whole_text(error: BloodcellsError, root: Path | None = None) -> str:
+    """The text of ``error`` with the path of its file instead of the name alone: of many folders, which ``1.jpg``.
+
+    Below ``root`` the path is told from there.
+
+    >>> error = BloodcellsError("1.jpg: is empty (0 bytes).")
+    >>> error.path = Path("smears/patient 7/1.jpg")
+    >>> whole_text(error)
+    'smears/patient 7/1.jpg: is empty (0 bytes).'
+    >>> whole_text(error, Path("smears"))
+    'patient 7/1.jpg: is empty (0 bytes).'
+    """
+    text, place = str(error), error.path
+    if place is None:
+        return text
+    name = f"{' '.join(display_name(place).split())}:"  # as an error joins the words of its text
+    if root is not None and place.is_relative_to(root):
+        place = place.relative_to(root)
+    return f"{printable(str(place))}:{text.removeprefix(name)}" if text.startswith(name) else text
 
 
 def natural_key(path: Path | str) -> tuple[tuple[tuple[int, int, str], ...], ...]:
@@ -50,6 +96,7 @@ def natural_key(path: Path | str) -> tuple[tuple[tuple[int, int, str], ...], ...
     return tuple(part_key(part) for part in Path(path).parts)
 
 
+@keeps_path
 def check_regular(path: Path | str, error: type[BloodcellsError]) -> int:
     """Size in bytes of the regular file ``path``; raises ``error`` for a folder, pipe, device or dangling link."""
     name = display_name(path)
@@ -70,6 +117,7 @@ def check_regular(path: Path | str, error: type[BloodcellsError]) -> int:
     return status.st_size
 
 
+@keeps_path
 def read_regular(path: Path | str, limit: int, error: type[BloodcellsError]) -> bytes:
     """The bytes of ``path``; raises ``error`` if it is no file, is empty, unreadable or over ``limit`` bytes."""
     name = display_name(path)
@@ -110,6 +158,7 @@ def check_new_folder(folder: Path | str) -> None:
         raise OutputError(f"{display_name(place)}: is already there and is not overwritten; give a new folder with -o.")
 
 
+@keeps_path
 def write_atomic(path: Path | str, data: bytes, *, overwrite: bool = False) -> Path:
     """Write ``data`` to ``path`` so that the file is there whole or not at all, and return the path.
 

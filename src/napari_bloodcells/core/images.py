@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_bloodcells.core.errors import DataWarning, ImageError
-from napari_bloodcells.core.files import check_regular, display_name, read_regular
+from napari_bloodcells.core.files import check_regular, display_name, keeps_path, read_regular
 from napari_bloodcells.core.find import IMAGE_SUFFIXES, find_images
 from napari_bloodcells.core.pixels import to_rgb8
 
@@ -107,6 +107,7 @@ def read_image(path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS, reduce
     return photograph.pixels
 
 
+@keeps_path
 def read_photograph(
     path: Path | str, *, max_pixels: int = DEFAULT_MAX_PIXELS, reduce: int = 1, halve_from: int | None = None
 ) -> Photograph:
@@ -159,6 +160,7 @@ def photograph_of_bytes(
         raise ImageError(f"{name}: is damaged or cut off and cannot be read ({_short(problem)}).") from None
 
 
+@keeps_path
 def image_size(path: Path | str) -> tuple[int, int]:
     """Height and width in pixels of what ``read_image`` returns, from the file's head; may raise ``ImageError``."""
     name = display_name(path)

@@ -28,6 +28,7 @@ __all__ = [
     "MAX_BYTES",
     "Annotation",
     "find_annotations",
+    "loses_a_box",
     "match_annotations",
     "read_voc",
     "read_voc_bytes",
@@ -38,6 +39,8 @@ __all__ = [
 MAX_BYTES = 32_000_000
 MAX_BOXES = 100_000
 _MAX_WARNINGS = 10
+_LEFT_OUT = "; left out"
+"""How the text of a defect ends that cost a box; a table of images tells by it which of them lost some."""
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -69,10 +72,12 @@ class Annotation:
     def check_size(self, height: int, width: int) -> None:
         """Raise ``AnnotationError`` where the file says that it is for an image of another size."""
         if self.width and self.height and (self.width, self.height) != (width, height):
-            raise AnnotationError(
+            error = AnnotationError(
                 f"{display_name(self.path)}: is for an image of {self.width} x {self.height} pixels, but its image has "
                 f"{width} x {height}; put the image back to its size, or take --boxes find."
             )
+            error.path = self.path
+            raise error
 
 
 def read_voc(path: Path | str) -> Annotation:
@@ -98,8 +103,9 @@ def read_voc(path: Path | str) -> Annotation:
     Warns
     -----
     DataWarning
-        For each defect, ``BloodImage_00338.xml: box 3 (RBC) has no area (504,337 to 504,337); left out.``; after ten
-        in one file a last one says how many more there are (``Annotation.problems`` has all).
+        For each defect, ``BloodImage_00338.xml: box 3 (RBC) has no area (504,337 to 504,337); left out.``, those first
+        that cost a box; after ten in one file a last one says how many more there are (``Annotation.problems`` has
+        all).
     """
     path = Path(path)
     return _annotation(read_regular(path, MAX_BYTES, AnnotationError), path, display_name(path))
@@ -130,6 +136,17 @@ def _annotation(data: bytes, path: Path, name: str) -> Annotation:
     _warn(name, problems)
     boxes = Boxes(np.array(xyxy, np.float32).reshape(-1, 4), tuple(labels))
     return Annotation(path, _text(root, "filename"), width, height, boxes, tuple(problems))
+
+
+def loses_a_box(warnings: str) -> bool:
+    """Whether the warnings of an image, as ``images.csv`` has them, name a box that its file lost by a defect.
+
+    >>> loses_a_box("a.xml: box 3 (RBC) has no area (504,337 to 504,337); left out.")
+    True
+    >>> loses_a_box("a.xml: box 3 (RBC) reaches past the border (-1,0 to 9,9); cut there.")
+    False
+    """
+    return f"{_LEFT_OUT}." in warnings
 
 
 def write_voc(
@@ -265,18 +282,18 @@ def _read_box(
     x0, y0, x1, y1 = values
     if x0 is None or y0 is None or x1 is None or y1 is None:
         what = "no corners" if not any(texts) else f"corners that are no numbers ({', '.join(t or '?' for t in texts)})"
-        problems.append(f"{title} has {what}; left out")
+        problems.append(f"{title} has {what}{_LEFT_OUT}")
         return None
     place = f"({x0:g},{y0:g} to {x1:g},{y1:g})"
     if x0 == x1 or y0 == y1:
-        problems.append(f"{title} has no area {place}; left out")
+        problems.append(f"{title} has no area {place}{_LEFT_OUT}")
         return None
     if x0 > x1 or y0 > y1:
         problems.append(f"{title} has its corners exchanged {place}; turned round")
         x0, x1, y0, y1 = min(x0, x1), max(x0, x1), min(y0, y1), max(y0, y1)
     right, bottom = width or math.inf, height or math.inf
     if x1 <= 0 or y1 <= 0 or x0 >= right or y0 >= bottom:
-        problems.append(f"{title} lies outside of the image {place}; left out")
+        problems.append(f"{title} lies outside of the image {place}{_LEFT_OUT}")
         return None
     if x0 < 0 or y0 < 0 or x1 > right or y1 > bottom:
         problems.append(f"{title} reaches past the border {place}; cut there")
@@ -285,7 +302,7 @@ def _read_box(
 
 
 def _warn(name: str, problems: list[str]) -> None:
-    for problem in problems[:_MAX_WARNINGS]:
+    for problem in sorted(problems, key=lambda text: not text.endswith(_LEFT_OUT))[:_MAX_WARNINGS]:
         warnings.warn(f"{name}: {problem}.", DataWarning, stacklevel=4)
     if len(problems) > _MAX_WARNINGS:
         more = len(problems) - _MAX_WARNINGS

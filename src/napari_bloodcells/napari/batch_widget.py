@@ -173,6 +173,7 @@ class BatchWidget(TaskWidget):
             "sizes": keywords["metadata"][METADATA]["sizes"],
             "um_per_pixel": scales_of(images),
             "fields": image_records(images),
+            "slides": [name] if name in self.result.run.get("slides", ()) else [],
         }
         review = review_of_frame(cells[cells["image"] == name], [name], self.result.scheme, info=info)
         shapes, keywords = cell_layer_data(review, f"{image.name} cells", False, image)

@@ -104,13 +104,15 @@ def count_fields(fields: Fields, request: CountRequest, progress: Progress, shel
             )
         sources = {name: fields.slide(i) or FieldPixels(fields, i) for i, name in enumerate(fields.names)}
     result = count(sources, model, request.boxes, request.device, progress, _options(request, 1 if large else AT_ONCE))
-    cells, images = _renamed(result, fields)
+    names = _names(result, fields)
+    cells, images = (frame.assign(image=frame["image"].map(names)) for frame in (result.cells, result.images))
     info = {
         "model": result.run["model"],
         "boxes": request.boxes,
         "sizes": [list(s) for s in fields.sizes],
         "um_per_pixel": scales_of(images),
         "fields": image_records(images),
+        "slides": [names[name] for name in result.run.get("slides", ())],
     }
     review = Review(result.scheme, fields.names, frame_cells(cells, result.scheme, fields.names), info=info)
     failed = tuple(str(s) for s in images["status"] if s != OK)
@@ -173,13 +175,11 @@ def _options(request: CountRequest, at_once: int = AT_ONCE) -> Any:
     return CountOptions(threshold=request.threshold, um_per_pixel=request.um_per_pixel, batch_size=at_once)
 
 
-def _renamed(result: CountResult, fields: Fields) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables with the names of the fields of the layer; ``count`` sorts files, so they are told by their paths."""
+def _names(result: CountResult, fields: Fields) -> dict[str, str]:
+    """From the images of a count to the fields of the layer; ``count`` sorts files, so they are told by their paths."""
     if len(result.images) != len(fields):
         raise UsageError(f"{fields.layer.name}: {len(fields)} fields, but {len(result.images)} were counted.")
     if not result.files:  # arrays were given under these names
-        return result.cells, result.images
+        return {name: name for name in fields.names}
     own = {os.path.abspath(path): name for path, name in zip(fields.paths, fields.names, strict=True)}
-    names = {image: own[os.path.abspath(file)] for image, file in result.files.items()}
-    cells, images = (frame.assign(image=frame["image"].map(names)) for frame in (result.cells, result.images))
-    return cells, images
+    return {image: own[os.path.abspath(file)] for image, file in result.files.items()}

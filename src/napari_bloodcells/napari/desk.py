@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer, Shapes
 
 CELL_FEATURES = {"image", "cell", "class"}
-KEPT = ("model", "boxes", "fields", "um_per_pixel")
+KEPT = ("model", "boxes", "fields", "slides", "um_per_pixel")
 """What the metadata of a cell layer say of the count that its cells are from."""
 _LOG = logging.getLogger(__name__)
 

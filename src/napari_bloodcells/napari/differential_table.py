@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_bloodcells.core.differential import Differential, Intervals, Share, make_differential
+from napari_bloodcells.core.differential import Differential, Intervals, Share, make_differential, slides_in
 from napari_bloodcells.core.errors import BloodcellsError
 from napari_bloodcells.core.statistics.reference import (
     PERCENT,
@@ -46,11 +46,15 @@ _LOG = logging.getLogger(__name__)
 
 def differential_of(review: Review, intervals: Intervals = "binomial") -> Differential:
     """The differential of all cells of a review (red cells and other bystanders left aside)."""
-    told = review.info.get("fields", ())
-    fields = len(review.images) - sum(entry["status"] != "ok" for entry in told)
-    platelets = [entry.get("n_platelets") for entry in told]
+    told = {entry["image"]: entry for entry in review.info.get("fields", ())}
+    slides = slides_in(review.info)
+    found = {name: told.get(name, {}) for name in review.images}
+    read = {name: entry.get("n_platelets") for name, entry in found.items() if entry.get("status", "ok") == "ok"}
+    photos, on_slides = ([n for name, n in read.items() if (name in slides) == whole] for whole in (False, True))
     labels = (c.name for c in review.reviewable())
-    return make_differential(labels, review.scheme, fields=fields, intervals=intervals, platelets=platelets)
+    return make_differential(
+        labels, review.scheme, fields=len(photos), intervals=intervals, platelets=photos, on_slides=on_slides
+    )
 
 
 def intervals_of(chosen: Reference) -> Intervals:

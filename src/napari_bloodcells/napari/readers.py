@@ -124,12 +124,14 @@ def photograph_of(xml: Path, filename: str) -> Path | None:
 def read_cells_layers(path: str) -> list[LayerData]:
     """The photographs of a former count, as one field or a series, and its cells with every correction."""
     from napari_bloodcells.core.counting.cellstable import read_cells
+    from napari_bloodcells.core.differential import slides_in
 
     table = Path(path)
     frame = read_cells(table)
     root = image_root(table, frame)
     names = _image_names(table, frame)
-    info: dict[str, Any] = {"table": str(table), "model": _run_of(table).get("model", {})}
+    run = _run_of(table)
+    info: dict[str, Any] = {"table": str(table), "model": run.get("model", {}), "slides": sorted(slides_in(run))}
     if root is None:
         warnings.warn(
             f"{table.name}: its photographs ({names[0] if names else 'none named'}) are not where they were; "

@@ -29,6 +29,7 @@ def report_input(review: Review, fields: Fields) -> ReportInput:
     images = images_frame(review).assign(width=[w for _, w in sizes], height=[h for h, _ in sizes])
     place = {name: index for index, name in enumerate(review.images)}
     run = {"model": review.info.get("model", {}), "boxes": review.info.get("boxes", "")}
+    run["slides"] = review.info.get("slides", [])
 
     def pixels(name: str) -> NDArray[np.uint8] | ArraySlide:
         return fields.slide(place[name]) or fields.read(place[name])

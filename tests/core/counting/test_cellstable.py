@@ -13,12 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.counting.cellstable import (
     apply_corrections,
     cell_columns,
     cells_csv,
     neutralize,
     read_cells,
+    read_corrections,
     restore,
     table_name,
     write_cells,
@@ -137,6 +139,25 @@ def test_a_correction_keeps_the_class_of_the_machine() -> None:
     assert fixed["machine_class"].tolist() == ["neutrophil", "unidentified", "monocyte"]
     assert fixed["reviewed"].tolist() == [True, False, False]
     assert fixed["reviewer"].tolist() == ["A. B.", "", ""]
+
+
+def test_the_classes_of_corrections_are_those_of_the_scheme_by_any_of_their_names(tmp_path: Path) -> None:
+    given = ["Neutrofil", " LYMPHOCYTES", "Not a wbc", "", "Unidentified", "smudge cell"]
+    rows = "".join(f"a,{k},0,0,3,4,{name}\n\n" for k, name in enumerate(given, 1))
+    (tmp_path / "mine.csv").write_text(HEAD + rows)
+    read = read_corrections(tmp_path / "mine.csv", load_scheme("wbc5"), {"smudge cell"})["class"].tolist()
+    assert read == ["neutrophil", "lymphocyte", "not a WBC", "unidentified", "unidentified", "smudge cell"]
+
+
+@pytest.mark.parametrize("name", ["neutrophill", "blast", "smudge cell", "="])
+def test_a_correction_to_no_class_is_refused_with_its_row(tmp_path: Path, name: str) -> None:
+    (tmp_path / "mine.csv").write_text(f"{HEAD}\na,1,0,0,3,4,monocyte\na,2,0,0,3,4,{name}\n")
+    with pytest.raises(AnnotationError) as caught:
+        read_corrections(tmp_path / "mine.csv", load_scheme("wbc5"))
+    assert str(caught.value) == (
+        f"mine.csv: row 4 has class '{name}', which this count does not have; there are neutrophil, eosinophil, "
+        "basophil, lymphocyte, monocyte, unidentified, not a WBC."
+    )
 
 
 def test_corrections_of_another_run_are_refused() -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.example_run import make_run
 
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.count import count
 from napari_bloodcells.core.counting.options import CountOptions
-from napari_bloodcells.core.counting.output import check_output
+from napari_bloodcells.core.counting.output import check_output, table_bytes
 from napari_bloodcells.core.errors import OutputError, UsageError
 
 GREY = np.full((60, 60, 3), 230, np.uint8)
@@ -35,6 +36,18 @@ def test_tables_of_another_format_go_when_they_are_overwritten(tiny_model: Path,
         count([GREY], str(tiny_model), "whole", "cpu", options=options)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"cells.json", "images.json", "differential.json", "run.json", "images.parquet"}
+
+
+@pytest.mark.parametrize("format", ["csv", "json"])
+def test_cells_that_a_person_reviewed_are_not_overwritten(tmp_path: Path, format: str) -> None:
+    cells = make_run({"": 1}).cells
+    table = tmp_path / f"cells.{format}"
+    table.write_bytes(table_bytes(cells, format, cells=True))
+    check_output(tmp_path, [GREY], CountOptions(overwrite=True))
+    reviewed = cells.assign(machine_class=cells["class"], reviewed=True, reviewer="Ada", time="")
+    table.write_bytes(table_bytes(reviewed, format, cells=True))
+    with pytest.raises(UsageError, match=rf"cells\.{format} holds the classes of a reviewer, which are not"):
+        check_output(tmp_path, [GREY], CountOptions(overwrite=True))
 
 
 @pytest.mark.parametrize("kind", ["file", "list", "mapping"])

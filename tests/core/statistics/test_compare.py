@@ -11,7 +11,14 @@ import pytest
 
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.errors import OutputError, UsageError
-from napari_bloodcells.core.statistics.compare import bland_altman, cohen_kappa, compare, match_cells, passing_bablok
+from napari_bloodcells.core.statistics.compare import (
+    LeftOut,
+    bland_altman,
+    cohen_kappa,
+    compare,
+    match_cells,
+    passing_bablok,
+)
 from napari_bloodcells.core.statistics.compareplots import FILES, write_comparison
 
 SCHEME = load_scheme("wbc5")
@@ -172,6 +179,30 @@ def test_too_few_samples_have_no_line() -> None:
 def test_counts_of_other_images_cannot_be_compared() -> None:
     with pytest.raises(UsageError, match="no image in common"):
         compare(_cells(["neutrophil"]), _cells(["neutrophil"], image="other.jpg"), SCHEME)
+
+
+def test_an_image_on_which_one_found_nothing_takes_part_and_one_that_only_one_counted_does_not() -> None:
+    images = ["s/1.jpg", "s/2.jpg", "t/3.jpg"]
+    a = pd.concat([_cells(["neutrophil", "monocyte"], image=name) for name in images], ignore_index=True)
+    b = pd.concat([_cells(["neutrophil"], image=name) for name in ("s/1.jpg", "u/4.jpg")], ignore_index=True)
+    found = compare(a, b, SCHEME, images=(images, ["s/1.jpg", "s/2.jpg", "u/4.jpg"]))
+    assert (found.matched, found.only_a, found.only_b) == (1, 3, 0)
+    totals = {d.sample: (d.total_a, d.total_b) for d in found.differences}
+    assert totals == {"s": (4, 1), "all": (4, 1)}
+    assert (found.left_out_a, found.left_out_b) == (LeftOut(("t/3.jpg",), 2), LeftOut(("u/4.jpg",), 1))
+
+
+def test_a_sample_in_which_one_found_nothing_is_no_point_of_a_plot() -> None:
+    a = pd.concat([_cells(["neutrophil"], image=f"{s}/1.jpg") for s in "st"], ignore_index=True)
+    found = compare(a, _cells(["neutrophil"]), SCHEME, images=(["s/1.jpg", "t/1.jpg"],) * 2)
+    assert {d.sample: d.total_b for d in found.differences} == {"s": 1, "t": 0, "all": 1}
+    assert {fit.n for fit in found.bland_altman} == {1}
+
+
+def test_without_lists_of_images_those_with_cells_in_both_take_part() -> None:
+    a = pd.concat([_cells(["neutrophil"], image=f"s/{k}.jpg") for k in (1, 2)], ignore_index=True)
+    found = compare(a, _cells(["neutrophil"]), SCHEME, images=(["s/1.jpg", "s/2.jpg", "s/3.jpg"], None))
+    assert (found.matched, found.only_a, found.left_out_a.images) == (1, 0, ("s/2.jpg",))
 
 
 def test_tables_and_plots_are_written_once(tmp_path: Path) -> None:

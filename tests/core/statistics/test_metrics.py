@@ -73,6 +73,22 @@ def test_copies_of_one_cell_do_not_narrow_the_interval() -> None:
     assert copies.n == 1800
 
 
+def test_of_even_classes_accuracy_and_balanced_accuracy_are_one_number_with_one_interval() -> None:
+    truth = np.tile([0, 1, 2], 16)  # 16 photographs with a cell of each class
+    guess = truth.copy()
+    guess[[0, 10, 20, 31, 41]] += 1
+    found = score(truth, one_hot((guess % 3).tolist()), NAMES, [f"photograph {i // 3}" for i in range(48)])
+    one, other = found["accuracy"], found["balanced_accuracy"]
+    assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high))
+    assert (one.low, one.high) == pytest.approx(wilson(43 / 48, 16))
+
+
+def test_a_class_of_few_cells_makes_the_balanced_accuracy_less_sure() -> None:
+    truth = np.array([0] * 200 + [1] * 2)
+    found = score(truth, one_hot(truth.tolist()), NAMES)
+    assert found["balanced_accuracy"].low < 0.7 < 0.98 < found["accuracy"].low
+
+
 def test_all_right_is_not_certain() -> None:
     found = score(np.repeat([0, 1, 2], 7), one_hot(np.repeat([0, 1, 2], 7).tolist()), NAMES)
     assert found["accuracy"].low == pytest.approx(wilson(1, 21)[0])

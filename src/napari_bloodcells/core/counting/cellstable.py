@@ -12,17 +12,20 @@ import io
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from napari_bloodcells.core.classes import NOT_A_WBC, UNIDENTIFIED, fold
 from napari_bloodcells.core.errors import AnnotationError
 from napari_bloodcells.core.files import read_regular, write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from napari_bloodcells.core.classes import ClassScheme
 
 BOX_COLUMNS = ("x_min", "y_min", "x_max", "y_max")
 LEADING_COLUMNS = ("image", "cell", *BOX_COLUMNS, "class", "confidence")
@@ -150,7 +153,47 @@ def read_cells(path: Path | str) -> pd.DataFrame:
         The file cannot be read, lacks a column, or holds a row of another length or a box that is no number; the text
         names file and row.
     """
-    path = Path(path)
+    return _typed(*_rows(Path(path)), Path(path).name)
+
+
+def read_corrections(path: Path | str, scheme: ClassScheme, others: Collection[str] = ()) -> pd.DataFrame:
+    """Read a ``cells.csv`` that a reviewer corrected, perhaps by hand: its classes are those of the run.
+
+    Parameters
+    ----------
+    path : path
+    scheme : ClassScheme
+        Of the run: another name of one of its classes (as in XML) becomes its own; an empty one ``unidentified``.
+    others : collection of str
+        What cells of the run are called beside that.
+
+    Raises
+    ------
+    AnnotationError
+        As ``read_cells``, or a class is none of these: it would fall out of the hundred percent without a word.
+    """
+    names, rows = _rows(Path(path))
+    table = _typed(names, rows, Path(path).name)
+    apart = {fold(name): name for name in (UNIDENTIFIED, NOT_A_WBC)} | {"": UNIDENTIFIED}
+    classes = []
+    for (row, _), text in zip(rows, table["class"], strict=True):
+        name = scheme.canonical(text) or apart.get(fold(text) or text.strip()) or (text if text in others else None)
+        if name is None:
+            raise AnnotationError(
+                f"{Path(path).name}: row {row} has class {text[:40]!r}, which this count does not have; "
+                f"there are {', '.join((*scheme.names, UNIDENTIFIED, NOT_A_WBC))}."
+            )
+        classes.append(name)
+    table["class"] = classes
+    return table
+
+
+_Rows: TypeAlias = list[tuple[int, list[str]]]
+"""The rows that are not empty, with their numbers in the file."""
+
+
+def _rows(path: Path) -> tuple[list[str], _Rows]:
+    """The column names of a table of cells and its rows, each as long as these; ``AnnotationError`` where not."""
     text = _text(path)
     try:
         header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -166,7 +209,7 @@ def read_cells(path: Path | str) -> pd.DataFrame:
     for number, row in numbered:
         if len(row) != len(names):
             raise AnnotationError(f"{path.name}: row {number} has {len(row)} fields, not {len(names)} as the first.")
-    return _typed(names, numbered, path.name)
+    return names, numbered
 
 
 def _text(path: Path) -> str:
@@ -214,7 +257,7 @@ def apply_corrections(cells: pd.DataFrame, corrections: pd.DataFrame) -> pd.Data
     cells : DataFrame
         As counted.
     corrections : DataFrame
-        As *Export corrections* of the report page, or the plugin, wrote it: matched by ``image`` and ``cell``.
+        As ``read_corrections`` gives them: matched by ``image`` and ``cell``.
 
     Raises
     ------

@@ -19,7 +19,8 @@ class CountOptions:
     output : path or None
         Folder for the tables; None writes nothing and keeps nothing for ``resume``.
     resume, overwrite : bool
-        Go on with the unfinished run that lies in ``output``; replace the finished results there.
+        Go on with the unfinished run that lies in ``output``; replace the finished results there, with their report
+        pages and overlays (``former.py``).
     format : {"csv", "parquet", "json"}
     recursive : bool
         Look into the folders of folders.

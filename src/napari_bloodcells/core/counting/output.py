@@ -15,10 +15,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_bloodcells.core.counting.cellstable import cells_csv, neutralize_frame, read_cells, restore
+from napari_bloodcells.core.counting.cellstable import (
+    REVIEW_COLUMNS,
+    cells_csv,
+    neutralize_frame,
+    read_cells,
+    restore,
+)
+from napari_bloodcells.core.counting.former import remove_former
 from napari_bloodcells.core.counting.jobs import given
 from napari_bloodcells.core.counting.shards import PARTIAL, PLAN, check_same_run, write_or_tell
-from napari_bloodcells.core.errors import OutputError, UsageError
+from napari_bloodcells.core.differential import slides_in
+from napari_bloodcells.core.errors import BloodcellsError, OutputError, UsageError
 from napari_bloodcells.core.files import make_folder
 from napari_bloodcells.core.remote import is_address, shown
 
@@ -55,7 +63,8 @@ def check_output(output: Path, sources: Sources, options: CountOptions) -> None:
     ------
     UsageError
         It lies inside of the input or is the folder of a given file, the format is unknown, or it holds results: those
-        of a run, where neither ``overwrite`` nor ``resume`` was said, or with ``resume`` tables of no run.
+        of a run, where neither ``overwrite`` nor ``resume`` was said, with ``resume`` tables of no run, or with
+        ``overwrite`` cells that a person reviewed.
     OutputError
         It cannot be made or written.
     """
@@ -80,7 +89,27 @@ def check_output(output: Path, sources: Sources, options: CountOptions) -> None:
         raise UsageError(
             f"{output}: holds {finished[0]}, but no run to go on with; give another folder with -o, or say --overwrite."
         )
+    if options.overwrite and (reviewed := _reviewed_table(place)) is not None:
+        raise UsageError(
+            f"{output}: {reviewed.name} holds the classes of a reviewer, which are not overwritten; move it away, or "
+            "give another folder with -o."
+        )
     make_folder(place)
+
+
+def _reviewed_table(folder: Path) -> Path | None:
+    """The table of cells in an output folder, where it has the columns of a review, which no count writes."""
+    if (path := find_table(folder, "cells")) is None:
+        return None
+    try:
+        if path.suffix == ".csv":
+            with path.open(encoding="utf-8-sig", errors="replace") as file:
+                names = {name.strip() for name in file.readline().split(",")}
+        else:
+            names = set(read_table(path))
+    except (OSError, BloodcellsError):
+        return None
+    return path if names >= set(REVIEW_COLUMNS) else None
 
 
 def _table_names() -> list[str]:
@@ -97,37 +126,62 @@ def _folders(sources: Sources) -> tuple[set[Path], set[Path]]:
 def write_tables(result: CountResult, folder: Path, format: str = "csv", *, overwrite: bool = False) -> Path:
     """Write the tables and ``run.json`` into ``folder``, which is made where it is missing; return it.
 
-    With ``overwrite`` the tables of a former run in another format are removed: its ``run.json`` tells which.
+    With ``overwrite`` the tables of a former run in another format are removed: its ``run.json`` tells which.  So are
+    its report pages and overlays (``former.py``).
 
     Raises
     ------
     OutputError
         A file is there already and ``overwrite`` is False, or cannot be written.
+
+    Warns
+    -----
+    DataWarning
+        For exports of the former run, which stay.
     """
     names = [f"{table}.{format}" for table in TABLES] + [RUN]
     there = [name for name in names if (folder / name).exists()]
     if there and not overwrite:
         raise OutputError(f"{folder}: holds {there[0]} already, which is not overwritten; give another folder.")
     make_folder(folder)
+    former = _run_in(folder)
+    if former is not None and former != json.loads(json.dumps(result.run, default=str)):  # not of this very run
+        remove_former(folder, _images_in(folder, former), slides_in(former))
     tables = (result.cells, result.images, result.differentials)
     for name, table in zip(names[:3], tables, strict=True):
         write_or_tell(folder / name, table_bytes(table, format, cells=name.startswith("cells")))
-    if (former := _format_of_run(folder)) not in (None, format):
+    if former is not None and (other := _format_of(former)) not in (None, format):
         for stem in TABLES:
             with contextlib.suppress(OSError):
-                (folder / f"{stem}.{former}").unlink()
+                (folder / f"{stem}.{other}").unlink()
     write_or_tell(folder / RUN, (json.dumps(result.run, indent=1, default=str) + "\n").encode())
     return folder
 
 
-def _format_of_run(folder: Path) -> str | None:
-    """The format of the tables that a run of this program wrote; None where there was none."""
+def _run_in(folder: Path) -> dict[str, Any] | None:
+    """``run.json`` of a run of this program; None where there was none."""
     try:
         run = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        found = run["options"]["format"] if isinstance(run["fingerprint"], dict) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        ours = isinstance(run.get("fingerprint"), dict) or "napari-bloodcells" in run["versions"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    return run if ours else None
+
+
+def _format_of(run: Mapping[str, Any]) -> str | None:
+    """The format of the tables that a run wrote by itself; None where it kept nothing on disk."""
+    options = run.get("options")
+    found = options.get("format") if isinstance(options, dict) and isinstance(run.get("fingerprint"), dict) else None
     return found if found in FORMATS else None
+
+
+def _images_in(folder: Path, run: Mapping[str, Any]) -> list[str]:
+    """The images that the tables of a run name; none where its table cannot be read."""
+    path = find_table(folder, "images", _format_of(run) or "csv")
+    try:
+        return [] if path is None else [str(name) for name in read_table(path)["image"]]
+    except (BloodcellsError, KeyError, ValueError):
+        return []
 
 
 def read_finished(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from napari_bloodcells.core.counting.result import CountResult
 
 TASK = "overlay"
+FOLDER = "overlay"
+"""Below the output folder of a count."""
 GREY = "#777777"
 _QUALITY = 90
 
@@ -78,7 +80,7 @@ def write_overlays(result: CountResult, folder: Path, progress: Progress | None 
             warnings.warn(f"{name}: is not drawn ({error})", DataWarning, stacklevel=2)
             drawn = None
         if drawn is not None:
-            place = folder / safe_name(name if area is None else f"{name}-overview")
+            place = folder / overlay_name(name, area is not None)
             place.parent.mkdir(parents=True, exist_ok=True)
             write_or_tell(place, jpeg_bytes(drawn))
             written.append(place)
@@ -95,13 +97,14 @@ def _overview(
         return draw_overview(slide, area, cells, colors, progress)
 
 
-def safe_name(image: str) -> str:
+def overlay_name(image: str, slide: bool = False) -> str:
     """The overlay's path below its folder: never outside of it, and short enough for a file system.
 
-    >>> safe_name("a/1.png"), safe_name("/abs/../x.tif")
-    ('a/1.png.jpg', 'abs/x.tif.jpg')
+    >>> overlay_name("a/1.png"), overlay_name("/abs/../x.tif"), overlay_name("b.svs", slide=True)
+    ('a/1.png.jpg', 'abs/x.tif.jpg', 'b.svs-overview.jpg')
     """
-    parts = [part for part in image.split("/") if part not in ("", ".", "..")]
+    named = f"{image}-overview" if slide else image
+    parts = [part for part in named.split("/") if part not in ("", ".", "..")] or ["image"]
     last = parts[-1] if len(parts[-1].encode("utf-8", "surrogateescape")) < 240 else parts[-1][:60]
     return "/".join([*parts[:-1], f"{last}.jpg"])
 

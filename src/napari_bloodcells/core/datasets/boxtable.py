@@ -21,6 +21,7 @@ from napari_bloodcells.core.datasets.base import DataSet, FieldTruth, Sample, sc
 from napari_bloodcells.core.datasets.folder import Folder, box_kind
 from napari_bloodcells.core.datasets.tables import CLASS_COLUMNS, IMAGE_COLUMNS, column, has_boxes
 from napari_bloodcells.core.errors import ImageError
+from napari_bloodcells.core.files import whole_text
 from napari_bloodcells.core.images import image_size
 
 _CORNERS = ("x min", "y min", "x max", "y max")
@@ -90,7 +91,7 @@ def read(folder: Folder) -> DataSet | None:
         try:
             height, width = image_size(image)
         except ImageError as problem:
-            folder.problems.append(str(problem))
+            folder.problems.append(whole_text(problem, folder.root))
             continue
         rows = typed[image]
         kinds = tuple(box_kind(t.label or "WBC") or "WBC" for t in rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 from napari_bloodcells.core.classes import CellClass, ClassScheme, fold, load_scheme
 from napari_bloodcells.core.datasets.tables import ImageIndex, read_table
 from napari_bloodcells.core.errors import AnnotationError
-from napari_bloodcells.core.files import natural_key
+from napari_bloodcells.core.files import natural_key, whole_text
 from napari_bloodcells.core.find import find_images
 from napari_bloodcells.core.groups import Grouping
 
@@ -65,7 +65,7 @@ class Folder:
                 try:
                     found.append((path, read_table(path)))
                 except AnnotationError as problem:
-                    self.problems.append(str(problem))
+                    self.problems.append(whole_text(problem, self.root))
         return found
 
     def split(self, image: Path) -> str | None:

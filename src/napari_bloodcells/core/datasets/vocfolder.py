@@ -22,6 +22,7 @@ from napari_bloodcells.core.datasets.base import DataSet, FieldTruth, Sample, sc
 from napari_bloodcells.core.datasets.folder import Folder, box_kind
 from napari_bloodcells.core.datasets.tables import CLASS_COLUMNS, IMAGE_COLUMNS, column, has_boxes
 from napari_bloodcells.core.errors import AnnotationError, DataWarning, ImageError
+from napari_bloodcells.core.files import whole_text
 from napari_bloodcells.core.images import image_size
 from napari_bloodcells.core.voc import find_annotations, match_annotations, read_voc
 
@@ -51,7 +52,7 @@ def read(folder: Folder) -> DataSet | None:
             height, width = image_size(image)
             annotation.check_size(height, width)
         except (AnnotationError, ImageError) as problem:
-            folder.problems.append(f"{problem} Its cells are left out.")
+            folder.problems.append(f"{whole_text(problem, folder.root)} Its cells are left out.")
             continue
         truth, types = _kinds(annotation.boxes)
         cells = truth.named("WBC")

@@ -19,7 +19,7 @@ from napari_bloodcells.core.datasets.base import DataSet, FieldTruth, Sample, sc
 from napari_bloodcells.core.datasets.boxtable import TypedBox, typed_boxes
 from napari_bloodcells.core.datasets.folder import Folder, box_kind
 from napari_bloodcells.core.errors import AnnotationError, ImageError
-from napari_bloodcells.core.files import display_name, read_regular
+from napari_bloodcells.core.files import display_name, read_regular, whole_text
 from napari_bloodcells.core.images import image_size
 
 MAX_BYTES = 16_000_000
@@ -45,7 +45,7 @@ def read(folder: Folder) -> DataSet | None:
             height, width = image_size(image)
             numbers, xyxy = read_yolo(text, height, width, folder.problems)
         except (AnnotationError, ImageError) as problem:
-            folder.problems.append(str(problem))
+            folder.problems.append(whole_text(problem, folder.root))
             continue
         labels = [names[n] if n < len(names) else "" for n in numbers]
         if "" in labels:

@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.counting.cellstable import BOX_COLUMNS
-from napari_bloodcells.core.differential import WHOLE_FOLDER, Differential, differentials
+from napari_bloodcells.core.differential import WHOLE_FOLDER, Differential, differentials, slides_in
 from napari_bloodcells.core.errors import UsageError
 from napari_bloodcells.core.files import make_folder, write_atomic
 from napari_bloodcells.core.report.annotations import coco, geojson, image_sizes
@@ -54,7 +54,7 @@ def _fhir(release: Any) -> _Maker:
         from napari_bloodcells.core.report.fhir import fhir_bundle
 
         files = []
-        blocks = differentials(data.cells, data.scheme, data.images, options.intervals)
+        blocks = differentials(data.cells, data.scheme, data.images, options.intervals, slides_in(data.run))
         for block in blocks[:-1] or blocks:  # several samples are several patients: no report of all together
             shown = sample_name(block.sample, data)
             head = {**head_of(data), "issued": _instant(data), "sample": shown, "reviewed": _reviewed(data, block)}
@@ -136,7 +136,7 @@ def _table_files(data: ReportInput, folder: Path, options: ReportOptions, format
     from napari_bloodcells.core.counting.output import table_bytes
     from napari_bloodcells.core.differential import differential_frame
 
-    blocks = differentials(data.cells, data.scheme, data.images, options.intervals)
+    blocks = differentials(data.cells, data.scheme, data.images, options.intervals, slides_in(data.run))
     images = recount_images(data.images, data.cells, data.scheme)
     tables = {"cells": data.cells, "images": images, "differential": differential_frame(blocks)}
     return [(folder / f"{n}.{format}", table_bytes(t, format, cells=n == "cells")) for n, t in tables.items()]

@@ -21,7 +21,7 @@ from napari_bloodcells.core.counting.cellstable import (
     PROBABILITY_PREFIX,
     apply_corrections,
     probability_columns,
-    read_cells,
+    read_corrections,
 )
 from napari_bloodcells.core.counting.options import max_pixels_of
 from napari_bloodcells.core.counting.output import find_table, read_table
@@ -46,6 +46,23 @@ def no_images(name: str) -> None:
 
 
 @dataclass(frozen=True)
+class Absent:
+    """Photographs that were counted, but that are not to be found, so that a report has no picture of them.
+
+    Attributes
+    ----------
+    names : frozenset of str
+        As the tables name them.
+    why, remedy : str
+        In words: where they were looked for, and what to do.
+    """
+
+    names: frozenset[str]
+    why: str
+    remedy: str
+
+
+@dataclass(frozen=True)
 class ReportInput:
     """Tables and means of one run.
 
@@ -59,6 +76,8 @@ class ReportInput:
     confusion : (C, C) or (S, C, C) int64 or None
         Validation cells of the model, true class by row, in the order of the scheme; by source where it has several.
     load : Loader
+    absent : Absent or None
+        The photographs that are not where they were; None where all are, or where nobody looked.
     """
 
     cells: pd.DataFrame
@@ -67,6 +86,7 @@ class ReportInput:
     run: dict[str, Any] = field(default_factory=dict)
     confusion: NDArray[np.int64] | None = None
     load: Loader = no_images
+    absent: Absent | None = None
 
 
 def from_result(result: Any, images: Loader | Mapping[str, Any] | Path | None = None, model: Any = None) -> ReportInput:
@@ -114,7 +134,7 @@ def from_folder(folder: Path, images: Path | None = None, corrections: Sequence[
     Raises
     ------
     UsageError, AnnotationError, OutputError
-        The folder holds no count, or a table is not sound.
+        The folder holds no count, a table is not sound, or a correction names a class that the run does not have.
     """
     import pandas as pd
 
@@ -123,8 +143,6 @@ def from_folder(folder: Path, images: Path | None = None, corrections: Sequence[
     if images is not None and not images.is_dir():
         raise UsageError(f"{images}: no such folder; --images names the folder that was counted.")
     cells = read_table(path)
-    for corrected in corrections:
-        cells = apply_corrections(cells, read_cells(corrected))
     if (path := find_table(folder, "images")) is not None:
         table = read_table(path)
         if not {"image", "status"} <= set(table.columns):
@@ -139,8 +157,27 @@ def from_folder(folder: Path, images: Path | None = None, corrections: Sequence[
         except ValueError as error:
             raise UsageError(f"{folder.name}/run.json: is not JSON ({error}).") from error
     base = images if images is not None else _counted_folder(run)
-    found = ReportInput(cells, table, scheme_of(cells), run, None, loader(base, max_pixels_of(run)))
-    return with_model(found)
+    found = with_model(ReportInput(cells, table, scheme_of(cells), run, None, loader(base, max_pixels_of(run))))
+    counted = {str(name) for name in cells["class"]}
+    for corrected in corrections:
+        cells = apply_corrections(cells, read_corrections(corrected, found.scheme, counted))
+    return replace(found, cells=cells, absent=_absent(folder, table, base, run))
+
+
+def _absent(folder: Path, images: pd.DataFrame, base: Path | None, run: Mapping[str, Any]) -> Absent | None:
+    """The photographs that were read and are not below ``base``; why, and what to do."""
+    read = [str(name) for name in images.loc[images["status"] == "ok", "image"]]
+    gone = [name for name in read if base is None or (path := _inside(base, name)) is None or not path.exists()]
+    if not gone:
+        return None
+    options, shown = run.get("options"), display_name(folder.resolve())
+    if isinstance(options, dict) and options.get("anonymous"):
+        why = f"{shown}: was counted without the names of its photographs"
+        return Absent(frozenset(gone), why, "count again with --report")
+    told = base or run.get("input")
+    where = f"where they were ({told})" if told else "to be found (run.json names no folder)"
+    why = f"{shown}: {len(gone)} of {len(read)} photographs are not {where}"
+    return Absent(frozenset(gone), why, "give their folder with --images")
 
 
 def _counted_folder(run: Mapping[str, Any]) -> Path | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_bloodcells.core.counting.cellstable import table_name
-from napari_bloodcells.core.differential import WHOLE_FOLDER, Differential, differentials, sample_of
-from napari_bloodcells.core.errors import OutputError
+from napari_bloodcells.core.differential import WHOLE_FOLDER, Differential, differentials, sample_of, slides_in
+from napari_bloodcells.core.errors import DataWarning, OutputError
 from napari_bloodcells.core.files import make_folder, write_atomic
 from napari_bloodcells.core.report.content import Content, ReportOptions, page_content
 from napari_bloodcells.core.report.inputs import ReportInput, from_result
+from napari_bloodcells.core.report.pagefile import INDEX, is_page, made_with
 from napari_bloodcells.core.report.sprites import draw_pictures
 
 if TYPE_CHECKING:
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
 
 _ASSETS = "napari_bloodcells.core.report"
 _SCRIPTS = ("stats.js", "store.js", "gallery.js", "inspector.js", "main.js")
-_MARK = b"<!-- napari-bloodcells report -->"
-INDEX = "index.html"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,13 @@ class _Block:
 
 
 def write_reports(
-    result: Any, folder: Path | str, *, images: Any = None, model: Any = None, options: ReportOptions | None = None
+    result: Any,
+    folder: Path | str,
+    *,
+    images: Any = None,
+    model: Any = None,
+    options: ReportOptions | None = None,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Write the report of a count: ``report.html`` (or ``report-SAMPLE.html`` each) and ``index.html``.
 
@@ -54,12 +60,14 @@ def write_reports(
     ----------
     result : CountResult or ReportInput
     folder : path
-        Made if it is not there.  Only earlier reports are replaced.
+        Made if it is not there.  Only earlier reports are replaced, and none that holds more.
     images : callable, mapping, folder or None
         From image names to pixels, see ``inputs.from_result``; without it the pages have no pictures.
     model : BundleInfo or None
         For the class scheme and the validation confusion matrix.
     options : ReportOptions, optional
+    overwrite : bool
+        Also replace a page with corrections by one without, and one with pictures of photographs that are absent now.
 
     Returns
     -------
@@ -69,12 +77,23 @@ def write_reports(
     Raises
     ------
     OutputError
-        A file of that name is there and is no report, or cannot be written.
+        A file of that name is there and is no report, holds more than the new one would, or cannot be written.
+
+    Warns
+    -----
+    DataWarning
+        For photographs that are not where they were: the pages are made without their pictures.
     """
     data = result if isinstance(result, ReportInput) else from_result(result, images, model)
     options = options or ReportOptions()
     folder = make_folder(folder)
     blocks = _blocks(data, options)
+    if not overwrite:
+        for block in blocks:
+            _check_loss(folder / block.file, data, block)
+    if data.absent is not None:
+        told = f"{data.absent.why}; the report has no pictures of them: {data.absent.remedy}."
+        warnings.warn(told, DataWarning, stacklevel=2)
     written = []
     contents = []
     for block in blocks:
@@ -87,7 +106,7 @@ def write_reports(
 
 def _blocks(data: ReportInput, options: ReportOptions) -> list[_Block]:
     """One block per sample; the whole folder only where it has no samples of its own."""
-    found = differentials(data.cells, data.scheme, data.images, options.intervals)
+    found = differentials(data.cells, data.scheme, data.images, options.intervals, slides_in(data.run))
     chosen = found[:-1] if len(found) > 1 else found
     samples = [sample_of(str(name)) for name in data.cells["image"]]
     blocks = []
@@ -113,10 +132,32 @@ def _slug(sample: str, taken: set[str]) -> str:
     return plain
 
 
-def _content(data: ReportInput, block: _Block, options: ReportOptions) -> Content:
+def _check_loss(path: Path, data: ReportInput, block: _Block) -> None:
+    """Refuse to replace a page by one that would lack its corrections or its pictures."""
+    try:
+        former = made_with(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if former.reviewed and not ("reviewed" in block.cells and block.cells["reviewed"].any()):
+        raise OutputError(
+            f"{path.name}: was made with corrections, which are not given now; give them again (--corrections), say "
+            "--overwrite, or give another folder."
+        )
+    if data.absent is not None and former.pictures > len(set(_names(data, block)) - data.absent.names):
+        raise OutputError(
+            f"{data.absent.why}; {path.name} has their pictures and is kept: {data.absent.remedy}, or say --overwrite."
+        )
+
+
+def _names(data: ReportInput, block: _Block) -> list[str]:
+    """The images of one sample."""
     sample = block.differential.sample
     every = [*data.images["image"], *block.cells["image"]]
-    names = [str(n) for n in dict.fromkeys(every) if sample == WHOLE_FOLDER or sample_of(str(n)) == sample]
+    return [str(n) for n in dict.fromkeys(every) if sample == WHOLE_FOLDER or sample_of(str(n)) == sample]
+
+
+def _content(data: ReportInput, block: _Block, options: ReportOptions) -> Content:
+    names = _names(data, block)
     return page_content(data, block.differential, block.cells, draw_pictures(block.cells, names, data.load), options)
 
 
@@ -218,12 +259,14 @@ def _script() -> str:
 def _write(path: Path, text: str) -> Path:
     """Write a page whole or not at all; refuse to replace a file that is no report."""
     try:
-        if path.exists():
-            with path.open("rb") as old:
-                if _MARK not in old.read(200):
-                    raise OutputError(
-                        f"{path.name}: is there already and is no report of ours; move it, or give another folder."
-                    )
+        if path.exists() and not is_page(path):
+            raise OutputError(
+                f"{path.name}: is there already and is no report of ours; move it, or give another folder."
+            )
     except OSError as error:
-        raise OutputError(f"{path.name}: cannot be read ({error.strerror or error}).") from error
+        raise _unreadable(path, error) from error
     return write_atomic(path, text.encode("utf-8", "backslashreplace"), overwrite=True)
+
+
+def _unreadable(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path.name}: cannot be read ({error.strerror or error}).")

@@ -1,6 +1,7 @@
 """Two counts of the same smears compared: two reviewers, or the machine against a reviewer.
 
-Cells are matched by image and overlap of their boxes; classes of matched cells give agreement and Cohen's kappa.
+Only images that both counted take part, also those on which one of them found nothing: cells that it missed are to
+show.  Cells are matched by image and overlap of their boxes; classes of matched cells give agreement and Cohen's kappa.
 The differentials of the samples (matched or not) give Bland-Altman limits, a Passing-Bablok line, and for each
 difference whether it lies within what chance alone explains (Rümke).  Plots are in ``compareplots.py``.
 """
@@ -8,13 +9,15 @@ difference whether it lies within what chance alone explains (Rümke).  Plots ar
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_bloodcells.core.boxes import iou
+from napari_bloodcells.core.counting.cells import OK
 from napari_bloodcells.core.counting.cellstable import BOX_COLUMNS
 from napari_bloodcells.core.differential import WHOLE_FOLDER, differentials
 from napari_bloodcells.core.errors import UsageError
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
     from napari_bloodcells.core.classes import ClassScheme
 
+CountedImages: TypeAlias = Sequence[str] | None
+"""Names of the images that a count read, with cells or without; None where only its cells are known."""
 MIN_IOU = 0.3
 """Overlap from which two boxes are the same cell: reviewers' boxes of one cell differ by a third of their side."""
 Z = 1.959963984540054
@@ -103,17 +108,28 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Images that one of the two alone counted, and how many cells it found there; they take no part in anything."""
+
+    images: tuple[str, ...]
+    cells: int
+
+
+@dataclass(frozen=True)
 class Comparison:
     """All that two counts say about each other.
 
     ``confusion`` holds matched cells, A by row and B by column, in the order of ``labels``; ``only_a`` and ``only_b``
-    are cells without a partner.
+    are cells without a partner on the images that both counted, ``left_out_a`` and ``left_out_b`` the images that one
+    of them alone counted.
     """
 
     labels: tuple[str, ...]
     confusion: NDArray[np.int64]
     only_a: int
     only_b: int
+    left_out_a: LeftOut
+    left_out_b: LeftOut
     kappa: Kappa
     agreement: tuple[Agreement, ...]
     differences: tuple[Difference, ...]
@@ -156,7 +172,14 @@ def common_scheme(a: ClassScheme, b: ClassScheme) -> ClassScheme:
     return ClassScheme("both", tuple(classes[name] for name in names))
 
 
-def compare(a: pd.DataFrame, b: pd.DataFrame, scheme: ClassScheme, *, min_iou: float = MIN_IOU) -> Comparison:
+def compare(
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    scheme: ClassScheme,
+    *,
+    min_iou: float = MIN_IOU,
+    images: tuple[CountedImages, CountedImages] = (None, None),
+) -> Comparison:
     """Compare two ``cells`` tables of the same images.
 
     Parameters
@@ -167,15 +190,20 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, scheme: ClassScheme, *, min_iou: f
         The classes of both (``common_scheme``); other names are kept as they are.
     min_iou : float, 0 to 1
         Least overlap of two boxes that are the same cell.
+    images : pair of sequences of str, or None
+        What ``a`` and ``b`` counted (rows of ``images.csv`` with the status ``ok``): an image that both counted takes
+        part also where one found nothing.  Those on which it has a cell where None.
 
     Raises
     ------
     UsageError
         The tables have no image in common.
     """
-    pairs, only_a, only_b = match_cells(a, b, min_iou)
-    if not set(a["image"]) & set(b["image"]):
+    both, left_out = _common_images((a, b), images)
+    if not both:
         raise UsageError("The two tables have no image in common; compare counts of the same folder.")
+    a, b = (table[table["image"].isin(both)].reset_index(drop=True) for table in (a, b))
+    pairs, only_a, only_b = match_cells(a, b, min_iou)
     left, right = a["class"].to_numpy(str), b["class"].to_numpy(str)
     seen = dict.fromkeys([*left, *right])
     labels = (*scheme.names, *(str(name) for name in seen if name not in scheme.names))
@@ -183,7 +211,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, scheme: ClassScheme, *, min_iou: f
     confusion = np.zeros((len(labels), len(labels)), np.int64)
     for i, j in pairs:
         confusion[place[left[i]], place[right[j]]] += 1
-    found = differences(a, b, scheme)
+    found = differences(a, b, scheme, both)
     white = [cell.name for cell in scheme.classes if cell.kind == "wbc"]
     alone = len({d.sample for d in found}) == 1  # else the whole folder is the sum of its samples, and no point
     used = [d for d in found if alone or d.sample != WHOLE_FOLDER]
@@ -194,12 +222,30 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, scheme: ClassScheme, *, min_iou: f
         confusion,
         only_a,
         only_b,
+        *left_out,
         cohen_kappa(confusion),
         tuple(_agreement(confusion, labels)),
         found,
         tuple(bland_altman(name, p[:, 0], p[:, 1]) for name, p in clean.items()),
         tuple(passing_bablok(name, p[:, 0], p[:, 1]) for name, p in clean.items()),
     )
+
+
+def _common_images(
+    tables: tuple[pd.DataFrame, pd.DataFrame], images: tuple[CountedImages, CountedImages]
+) -> tuple[list[str], tuple[LeftOut, LeftOut]]:
+    """The images that both counted, in the order of the first, and what is left out of either."""
+    rows = [_by_image(table) for table in tables]
+    first, second = (list(dict.fromkeys([*(names or ()), *mine])) for names, mine in zip(images, rows, strict=True))
+
+    def alone(mine: list[str], cells: dict[str, list[int]], theirs: CountedImages, others: list[str]) -> LeftOut:
+        there = set(others)
+        names = [name for name in mine if name not in there and (theirs is not None or name in cells)]
+        return LeftOut(tuple(names), sum(len(cells.get(name, ())) for name in names))
+
+    seen = set(second)
+    left_out = alone(first, rows[0], images[1], second), alone(second, rows[1], images[0], first)
+    return [name for name in first if name in seen], left_out
 
 
 def match_cells(a: pd.DataFrame, b: pd.DataFrame, min_iou: float = MIN_IOU) -> tuple[list[tuple[int, int]], int, int]:
@@ -271,23 +317,26 @@ def _agreement(confusion: NDArray[np.int64], labels: tuple[str, ...]) -> list[Ag
     return found
 
 
-def differences(a: pd.DataFrame, b: pd.DataFrame, scheme: ClassScheme) -> tuple[Difference, ...]:
+def differences(
+    a: pd.DataFrame, b: pd.DataFrame, scheme: ClassScheme, images: CountedImages = None
+) -> tuple[Difference, ...]:
     """Every class of every sample in both counts, with the test whether chance alone explains the difference.
+
+    ``images`` are those that both counted, with cells or without; those on which both have a cell where None.
 
     Two counts of one smear differ by chance as two binomial samples do: the difference lies within the Rümke limits
     where Fisher's exact test of the two does not reject at 5 % (Rümke, Triangle 4 (1960) 154-158, tables this for 100,
     200, 500 and 1,000 cells).
     """
+    import pandas as pd
     from scipy.stats import fisher_exact
 
-    images = set(a["image"]) & set(b["image"])
+    if images is None:
+        images = [name for name in dict.fromkeys(a["image"]) if name in set(b["image"])]
+    counted = pd.DataFrame({"image": list(images), "status": OK})
     both = [table[table["image"].isin(images)] for table in (a, b)]
-    blocks_b = {block.sample: block for block in differentials(both[1], scheme)}
     found = []
-    for block in differentials(both[0], scheme):
-        other = blocks_b.get(block.sample)
-        if other is None:
-            continue
+    for block, other in zip(*(differentials(table, scheme, counted) for table in both), strict=True):
         for s, o in zip(block.shares, other.shares, strict=True):
             table = [[s.count, block.total - s.count], [o.count, other.total - o.count]]
             p = float(fisher_exact(table)[1]) if block.total and other.total else math.nan

@@ -2,7 +2,9 @@
 
 Copies and re-photographs of one original cell count as one draw: intervals come from a bootstrap over groups (1,000
 resamples, fixed seed, percentiles).  A bootstrap of twenty right answers out of twenty says "certainly 100 %", so the
-interval of a share is widened to Wilson's for as many draws as there are groups.
+interval of a share is widened to Wilson's for as many draws as there are groups.  So is that of the balanced accuracy:
+weights that differ from cell to cell only lose draws, never gain any (Kish, J Off Stat 8 (1992) 183-200).  Where all
+classes have as many cells, it is the accuracy and has its interval, unless the few cells of each class alone widen it.
 """
 
 from __future__ import annotations
@@ -124,7 +126,7 @@ def score(
         if not np.isfinite(value):
             continue  # a class that is neither there nor named by the model has no recall and no precision
         low, high = np.nanpercentile(drawn[name, of], [2.5, 97.5]) if n_groups else (0.0, 1.0)
-        if name == "accuracy":
+        if name in ("accuracy", "balanced_accuracy"):
             low, high = _widen(low, high, value, n_groups)
             n = len(truth)
         elif name in ("recall", "f1"):
@@ -180,7 +182,9 @@ def _bound_means(metrics: list[Metric]) -> list[Metric]:
     """Widen the means of shares too, where the bootstrap alone would call the last of few cells certain.
 
     Balanced accuracy, the mean of C recalls: by the recalls' own intervals, ``sqrt(sum((r - low) ** 2)) / C`` (MOVER,
-    Zou and Donner, Stat Med 27 (2008) 1693-1702).  F1 of 0 or 1: between the bounds of precision and recall.
+    Zou and Donner, Stat Med 27 (2008) 1693-1702).  That sees a class of few cells, which Wilson's over all groups does
+    not, but takes the classes as independent, though they may share groups, which Wilson's sees: hence the wider one.
+    F1 of 0 or 1: between the bounds of precision and recall.
     """
     recalls = [m for m in metrics if m.name == "recall"]
     done: list[Metric] = []

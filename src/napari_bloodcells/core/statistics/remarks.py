@@ -1,7 +1,7 @@
 """Remarks that belong beside a differential: why its numbers may be worth less than they look.
 
-Few cells, many that no class was given to, cells unlike the training data, poor photographs.  Each remark is one
-sentence for the person who signs.
+Few cells, many that no class was given to, cells unlike the training data, poor photographs, boxes lost to defects of
+their files.  Each remark is one sentence for the person who signs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from napari_bloodcells.core.differential import Differential
+from napari_bloodcells.core.voc import loses_a_box
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,7 @@ def remarks(
     cells : DataFrame, optional
         The cells of this sample; the column ``distance`` is used where there is one.
     images : DataFrame, optional
-        The images of this sample, with ``status`` and, where there is one, ``problems`` (in words).
+        The images of this sample, with ``status`` and, where there are any, ``problems`` and ``warnings`` (in words).
 
     Examples
     --------
@@ -87,6 +88,26 @@ def count_remarks(differential: Differential) -> tuple[str, ...]:
     return tuple(said)
 
 
+def lost_boxes(images: pd.DataFrame, table: str) -> tuple[str, ...]:
+    """One line for the end of a run, where images lost boxes; ``table`` is the file that says which.
+
+    Of a photograph with boxes in its XML no cell is found elsewhere, so a lost box may be a cell that nobody counts.
+    """
+    n = _that_lost_boxes(images)
+    if not n:
+        return ()
+    return (
+        f"{_plural(n, 'image', 'images')} lost boxes to defects of the XML, so cells may be missing from the count "
+        f"({table}, column warnings, says which boxes); mend the XML and count again, or take --boxes find.",
+    )
+
+
+def _that_lost_boxes(images: pd.DataFrame) -> int:
+    if "warnings" not in images:
+        return 0
+    return sum(isinstance(text, str) and loses_a_box(text) for text in images["warnings"])
+
+
 def _cells_were(n: int) -> str:
     return _plural(n, "white cell was", "white cells were")
 
@@ -102,6 +123,8 @@ def _of_images(images: pd.DataFrame) -> list[str]:
     if failed:
         were = "could not be read and is" if failed == 1 else "could not be read and are"
         said.append(f"{failed} of {n} {were} not in the count.")
+    if lost := _that_lost_boxes(images):
+        said.append(f"{lost} of {n} lost boxes to defects of the XML, so cells may be missing from the count.")
     if "problems" in images:
         texts = [text for text in images["problems"] if isinstance(text, str) and text]
         each = [[part.strip() for part in text.split(";") if part.strip()] for text in texts]
