@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from napari_bloodcells.core import crops
 from napari_bloodcells.core.crops import WHITE_LEVEL, CropSpec, _filter_matrix, crop_sides, cut_crops, local_white
 from napari_bloodcells.core.errors import ImageError
 
@@ -224,3 +225,20 @@ def test_a_box_far_outside_is_the_white_of_the_border_next_to_it(x, white):
     field = np.full((60, 60, 3), 200, np.uint8)
     field[:, :3], field[:, -3:] = 250, 150
     assert (cut_crops(field, box(x, 20, 20), PLAIN) == white).all()
+
+
+def test_one_large_cell_makes_the_windows_of_the_others_no_larger(monkeypatch):
+    """Else 64 windows of a thousand pixels are held at once: gigabytes."""
+    field = np.random.default_rng(1).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
+    boxes = np.concatenate([box(40 + 20 * i, 60 + 15 * i, 50) for i in range(40)] + [box(100, 200, 900)])[::-1].copy()
+    alone = torch.cat([cut_crops(field, one[None], PLAIN) for one in boxes])
+    pixels = []
+    real = crops._cut_chunk
+
+    def watched(field, center, side, spec):
+        pixels.append(len(side) * float(side.max()) ** 2)
+        return real(field, center, side, spec)
+
+    monkeypatch.setattr(crops, "_cut_chunk", watched)
+    assert torch.equal(cut_crops(field, boxes, PLAIN), alone)
+    assert max(pixels) < 64 * 512**2

@@ -31,6 +31,8 @@ WHITE_LEVEL = 235.0
 """Where the empty ground stands after the division: below 255, so that glare above it is not lost."""
 
 _CHUNK = 64
+_LARGE = 512.0
+"""Pixels: crops of no longer side are cut 64 at a time, in 200 MB at most."""
 _WEIGHT_STEPS = 2048.0
 _BETWEEN_STEPS = 16.0
 _WHITE_GRID = 48
@@ -83,9 +85,20 @@ def cut_crops(
     field = _as_tensor(image).to(device)
     center = (boxes[:, :2] + boxes[:, 2:]) / 2
     side = crop_sides(boxes, spec, um_per_pixel)
-    chunks = [slice(i, i + _CHUNK) for i in range(0, len(boxes), _CHUNK)]
-    crops = [_cut_chunk(field, center[c], side[c], spec) for c in chunks]
-    return torch.cat(crops) if len(crops) > 1 else crops[0]
+    largest = side.max(1)
+    if largest.max() <= _LARGE:
+        chunks = [slice(i, i + _CHUNK) for i in range(0, len(boxes), _CHUNK)]
+        crops = [_cut_chunk(field, center[c], side[c], spec) for c in chunks]
+        return torch.cat(crops) if len(crops) > 1 else crops[0]
+    crops_of = torch.empty((len(boxes), 3, spec.size, spec.size), dtype=torch.uint8, device=device)
+    order = np.argsort(largest, kind="stable")
+    while len(order):
+        # The cells of a chunk are cut in windows of the largest one: large ones in few, and not with small ones.
+        most = int(np.clip(_CHUNK * (_LARGE / max(largest[order[0]], 1.0)) ** 2, 1, _CHUNK))
+        part = order[:most][largest[order[:most]] <= max(_LARGE, 2 * largest[order[0]])]
+        crops_of[torch.from_numpy(part)] = _cut_chunk(field, center[part], side[part], spec)
+        order = order[len(part) :]
+    return crops_of
 
 
 def crop_sides(boxes: NDArray[np.float64], spec: CropSpec, um_per_pixel: float | None = None) -> NDArray[np.float64]:

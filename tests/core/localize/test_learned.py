@@ -11,7 +11,8 @@ from PIL import Image
 from napari_bloodcells.core.images import read_image
 from napari_bloodcells.core.localize import Field
 from napari_bloodcells.core.localize.collect import collect
-from napari_bloodcells.core.localize.learned import LearnedLocalizer, LookSettings, load_learned
+from napari_bloodcells.core.localize.decode import DecodeSettings, decode
+from napari_bloodcells.core.localize.learned import LearnedLocalizer, LookSettings, _Look, load_learned
 from napari_bloodcells.core.localize.score import average_precision, precision, recall, score_field
 from napari_bloodcells.core.localize.store import read_localizer
 from napari_bloodcells.core.voc import read_voc
@@ -225,3 +226,62 @@ def test_real_fields_are_found_at_other_magnifications(
         truth = read_voc(folder / "Annotations" / f"{name}.xml").boxes.named("WBC").xyxy * np.float32(zoom)
         scores.append(score_field(localizer.find(small).wbc, truth))
     assert recall(scores) >= 0.95
+
+
+class Looking(LearnedLocalizer):
+    """Sees red cells of ``true`` pixels on patches, and ``first`` on the image as a whole, three of each."""
+
+    def __init__(self, first: float | None, true: float | None, comfortable: bool = True) -> None:
+        self.settings = LookSettings()
+        self.first, self.true, self.comfortable, self.looked = first, true, comfortable, []
+
+    def _search(self, image, um_per_pixel, first):
+        return self._seen(self.true, 1.0)
+
+    def _seen(self, size, zoom):
+        return _Look((), (zoom, zoom), (9, 9), None if size is None else size * zoom, size is not None)
+
+    def _look(self, image, zoom, maps=None):
+        self.looked.append(zoom)
+        return self._seen(self.true, zoom)
+
+    def held(self) -> float | None:
+        image = np.zeros((2000, 2500, 3), np.uint8)
+        zoom = 20 / (self.first or 1) if self.comfortable else 1 / (self.first or 1)
+        look = self._held_against_patches(image, self._seen(self.first, zoom))
+        return None if look.red_cell is None else look.red_cell / look.zoom[0]
+
+
+@pytest.mark.parametrize(
+    ("first", "true", "comfortable", "taken"),
+    [
+        (60.0, 50.0, True, 60.0),  # they agree: the image as a whole has more cells
+        (400.0, 12.0, True, 12.0),  # heaps of red cells passed for red cells
+        (None, 12.0, True, 12.0),
+        (14.0, 12.0, False, 12.0),  # the looks came to an end too far away
+        (400.0, None, True, 400.0),  # no patch shows three whole red cells
+    ],
+)
+def test_the_scale_of_a_large_image_must_hold_on_its_patches(first, true, comfortable, taken) -> None:
+    assert Looking(first, true, comfortable).held() == pytest.approx(taken)
+
+
+def test_patches_that_see_different_scales_are_not_believed() -> None:
+    localizer = Looking(100.0, None)
+    sizes = iter([10.0, 20.0, 40.0, 80.0, 160.0])
+    localizer._search = lambda *given: localizer._seen(next(sizes), 1.0)  # type: ignore[method-assign]
+    assert localizer.held() == pytest.approx(100.0)
+
+
+def test_a_scale_that_no_look_could_settle_is_told(localizer: LearnedLocalizer, monkeypatch) -> None:
+    smear = draw_smear(3, SmearSettings(cells=("neutrophil",), width=640, height=480))
+    assert not localizer.find(smear.image).problems
+    monkeypatch.setattr(localizer, "settings", LookSettings(comfortable=(100.0, 300.0), looks=1))
+    assert any("the scale is not sure" in problem for problem in localizer.find(smear.image).problems)
+
+
+def test_red_cells_of_a_large_field_are_all_looked_at() -> None:
+    heat = np.full((3, 400, 400), -9, np.float32)
+    heat[1, ::4, ::4] = 3.0
+    sides = np.full((12, 400, 400), np.log(6.0), np.float32)
+    assert len(decode(heat, sides, DecodeSettings(), 1600, 1600)[1][0]) == 10_000

@@ -33,7 +33,8 @@ class Field:
     Attributes
     ----------
     wbc, rbc, platelets : Boxes
-        Pixels of the image as given (continuous edges, see ``core.boxes``), highest score first, source ``found``.
+        Pixels of the image as given (continuous edges, see ``core.boxes``), source ``found``; in the order of what the net
+        alone says of them, the surest first.
     um_per_pixel : float or None
         Scale, measured from the red cells or given by the caller; None where there is no red cell to measure.
     border : (N,) bool

@@ -23,7 +23,9 @@ class DecodeSettings:
     lowest: tuple[float, float, float] = (0.05, 0.10, 0.10)
     overlap: tuple[float, float, float] = (0.45, 0.55, 0.40)
     most: int = 4000
-    """Peaks of one class that are looked at; the highest ones, in a field of any size."""
+    room: int = 100
+    """Peaks of one class that are looked at, the highest ones: so many, or in a large field one for so many pixels of
+    the working image, where a red cell has 150 at the least."""
 
 
 def decode(
@@ -56,7 +58,8 @@ def decode(
     kinds, rows, columns = np.nonzero(peak)
     logits = heat[kinds, rows, columns].astype(np.float64)
     order = np.lexsort((-logits, kinds))  # each class apart, its highest peak first
-    order = order[np.arange(len(order)) - np.searchsorted(kinds, kinds) < settings.most]
+    most = max(settings.most, height * width // settings.room)
+    order = order[np.arange(len(order)) - np.searchsorted(kinds, kinds) < most]
     kinds, rows, columns, logits = kinds[order], rows[order], columns[order], logits[order]
     reach = sides.reshape(len(heat), 4, *heat.shape[1:])[kinds, :, rows, columns].astype(np.float64)
     reach = np.exp(np.minimum(np.maximum(reach, -4), 7))

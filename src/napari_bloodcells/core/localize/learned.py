@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from napari_bloodcells.core.boxes import touches_border
 from napari_bloodcells.core.crops import WHITE_LEVEL, local_white
-from napari_bloodcells.core.devices import fast_bf16, fast_int8, pick_device
+from napari_bloodcells.core.devices import exact_float32, fast_bf16, fast_int8, pick_device, release_memory
 from napari_bloodcells.core.localize.base import RED_CELL_UM, Field, check_image, found, weighted_median
 from napari_bloodcells.core.localize.decode import DecodeSettings, Found, decode
 from napari_bloodcells.core.localize.eightbit import eight_bit
@@ -65,6 +65,12 @@ class LookSettings:
     """A white cell's longer side is no shorter than this many red cells: 4 um (small lymphocytes have 6)."""
     speck: float = 1.4
     """Red cells of one field are alike to this factor; what is smaller than the sure ones by more is dust."""
+    patch: int = 640
+    """Of an image with more pixels than ``unaided``, the scale must hold on patches of this side too: at first look such
+    an image is so small that heaps of red cells may pass for red cells."""
+    unaided: int = 1_250_000
+    doubt: float = 1.5
+    """Factor by which patches and image differ before the patches are believed."""
     window: int = 1024
     """Larger working images are put through the net in windows of this side, for the memory's sake."""
     halo: int = 96
@@ -107,6 +113,7 @@ class LearnedLocalizer:
         self.info = info
         self.settings = settings or LookSettings()
         self.device = pick_device(device)
+        exact_float32(self.device)
         on_cpu = self.device.type == "cpu"
         self.precision = torch.bfloat16 if on_cpu and fast_bf16(self.device) else torch.float32
         plain = plain_weights(net).to(self.device, self.precision).to(memory_format=torch.channels_last)
@@ -168,6 +175,11 @@ class LearnedLocalizer:
             kept.append(found(boxes[keep], CLASSES[c], sure[keep]))
         measured = um_per_pixel
         problems: list[str] = []
+        low, high = self.settings.comfortable
+        if measured is None and look.from_red_cells and not 0.7 * low <= (look.red_cell or low) <= 1.4 * high:
+            problems.append(
+                "the scale is not sure, as no look at the red cells was a good one; --um-per-pixel gives it"
+            )
         if measured is None and look.from_red_cells and look.red_cell is not None:
             measured = RED_CELL_UM / (look.red_cell / float(np.sqrt(zoom[0] * zoom[1])))
         elif measured is None:
@@ -226,7 +238,30 @@ class LearnedLocalizer:
                 break
             zoom = closer
             look = self._look(image, zoom)
+        if image.shape[0] * image.shape[1] > rule.unaided:
+            return self._held_against_patches(image, look)
         return look
+
+    def _held_against_patches(self, image: NDArray[np.uint8], look: _Look) -> _Look:
+        """The look at a large image, or one at the scale that its patches agree on where that is another one, or where
+        the looks came to an end before a comfortable one.
+
+        Patches of an image whose red cells are larger than a fourth of a patch show too few of them to tell a scale, so
+        there the image's own stays.
+        """
+        rule = self.settings
+        seen = [self._search(patch, None, None) for patch in _patches(image, rule.patch)]
+        sizes = [found.red_cell / found.zoom[0] for found in seen if found.red_cell and found.from_red_cells]
+        if len(sizes) < 2:
+            return look
+        usual = float(np.median(sizes))
+        alike = [size for size in sizes if 1 / rule.doubt < size / usual < rule.doubt]
+        own = look.red_cell / look.zoom[0] if look.red_cell and look.from_red_cells else np.inf
+        low, high = rule.comfortable
+        sure = low <= (look.red_cell or 0) <= high and 1 / rule.doubt < own / usual < rule.doubt
+        if sure or 2 * len(alike) <= len(sizes) or len(alike) < 2:
+            return look
+        return self._look(image, min(rule.enlarge_to / usual, rule.largest_zoom))
 
     def _resized(self, image: NDArray[np.uint8], zoom: float) -> NDArray[np.uint8]:
         height, width = image.shape[:2]
@@ -311,7 +346,16 @@ class LearnedLocalizer:
         return heat[0], sides[0]
 
     def _net_on(self, windows: Sequence[NDArray[np.uint8]], scales: torch.Tensor) -> Maps:
-        """Maps (N, ...) of windows of one size (H, W, 3), padded with a middle grey to whole grid cells."""
+        """Maps (N, ...) of windows of one size (H, W, 3); one by one where they are too many for a device's memory."""
+        try:
+            return self._through_net(windows, scales)
+        except torch.OutOfMemoryError:  # others may use the device too, and not for long
+            release_memory(self.device)
+        maps = [self._through_net([one], scale[None]) for one, scale in zip(windows, scales, strict=True)]
+        return np.concatenate([heat for heat, _ in maps]), np.concatenate([sides for _, sides in maps])
+
+    def _through_net(self, windows: Sequence[NDArray[np.uint8]], scales: torch.Tensor) -> Maps:
+        """Maps (N, ...) of windows, which are padded with a middle grey to whole grid cells."""
         height, width = windows[0].shape[:2]
         grid_height, grid_width = (-(-v // GRID) * GRID for v in (height, width))
         with torch.inference_mode():
@@ -328,3 +372,18 @@ def load_learned(name: str | Path = "default", device: str = "cpu", threshold: f
     """The learned localizer of that name or folder; see ``load_localizer``."""
     info, net = read_localizer(home(name))
     return LearnedLocalizer(info, net, device, threshold)
+
+
+def _patches(image: NDArray[np.uint8], side: int) -> list[NDArray[np.uint8]]:
+    """Five parts of a large image, about its middle and those of its quarters, at full resolution.
+
+    >>> [patch.shape[:2] for patch in _patches(np.zeros((1000, 3000, 3), np.uint8), 640)]
+    [(640, 640), (640, 640), (640, 640), (640, 640), (640, 640)]
+    """
+    height, width = image.shape[:2]
+    found = []
+    for y, x in ((0.5, 0.5), (0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75)):
+        top = min(max(round(y * height - side / 2), 0), max(height - side, 0))
+        left = min(max(round(x * width - side / 2), 0), max(width - side, 0))
+        found.append(np.ascontiguousarray(image[top : top + side, left : left + side]))
+    return found
