@@ -85,8 +85,14 @@ def card(name: str, found: dict[str, Any]) -> str:
         "with other work, seeds 0, 0 and 3) and two more from there side by side (95 and 80 minutes of a core without "
         "bfloat16, 1.1 million cells, seeds 4 and 5), whose mean they are; the commands are on the page *Accuracy*; "
         "and by `python -m benchmarks.accuracy.ship`; "
-        "`wbc5` and `wbc4` are its outputs for their classes"
-        + (", and their last layer listens to the shape of cell and nucleus." if name in LISTENING else "."),
+        + (
+            "`wbc5` and `wbc4` are its outputs for their classes, and their last layer listens to the shape of cell "
+            "and nucleus."
+            if name in LISTENING
+            else "two more legs from there (35 and 22 minutes of a core with bfloat16, 430,000 and 260,000 cells, "
+            "seeds 11 and 13), in which most cells are of `pbc` and stain and camera change less; of these the mean is "
+            "taken."
+        ),
         "",
         "## Figures",
         "",

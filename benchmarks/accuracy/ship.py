@@ -1,4 +1,4 @@
-"""From the trained network to the three shipped bundles: ``wbc5``, ``pbc8`` and ``wbc4`` share it, each with its head.
+"""From a trained network to the shipped bundles: ``wbc5``, ``pbc8`` and ``wbc4``, each with its head.
 
 Temperature, thresholds and the confusion matrix come from validation cells, with at most 60 of one class of one source:
 ``pbc`` alone would be nine tenths of them otherwise, and a confidence that is right on one microscope is not wanted.
@@ -6,9 +6,10 @@ Temperature, thresholds and the confusion matrix come from validation cells, wit
     python -m benchmarks.accuracy.ship --data ../shared/data --trunk fourth.pt fifth.pt
 
 Of several trunks that went on from the same weights, or each from the one before, the weighted mean of the weights is
-taken (Wortsman et al., "Model soups", ICML 2022); the shipped ``pbc8`` is a trunk as well.  The last layer of ``wbc5``
-and ``wbc4`` listens to shape.  With ``--compare`` nothing is written: the log-loss of the validation cells is printed,
-by which the trunk or the mean was chosen.
+taken (Wortsman et al., "Model soups", ICML 2022).  ``wbc5`` and ``wbc4`` are made of ``weights/shared.safetensors``,
+``pbc8`` of two legs from there in which ``pbc`` is at home.  The last layer of ``wbc5`` and ``wbc4`` listens to shape.
+With ``--compare`` nothing is written: the log-loss of the validation cells is printed, by which the trunk or the mean
+was chosen.
 """
 
 from __future__ import annotations

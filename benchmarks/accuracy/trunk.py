@@ -6,6 +6,9 @@ shared cores a number of steps would tell little of when it ends.  Stopped and c
 from its checkpoint.
 
     python -m benchmarks.accuracy.trunk --data ../shared/data --minutes 50 -o trunk.pt
+
+``--home`` makes most of the cells those of some sources, for a model that is to be best on these; with ``--stain``,
+``--ground``, ``--camera`` and ``--zoom`` they are changed less than for a model that is to serve everywhere.
 """
 
 from __future__ import annotations
@@ -67,7 +70,7 @@ def draw_weights(
 ) -> Tensor:
     """Chance of each cell to be drawn: sources by the root of their size (at most 1,500; ``pbc`` 45 %; the copies of
     ``bccd`` as much as itself), the classes of a source by its cells ** 0.35, and all classes brought together (** 0.3)
-    at the end: (N,) float64."""
+    at the end; then the sources of ``home``, if any, to ``share_at_home`` of all: (N,) float64."""
     weights = np.zeros(len(labels))
     names, sizes = np.unique(sources, return_counts=True)
     share = {str(n): math.sqrt(min(int(s), 1500)) for n, s in zip(names, sizes, strict=True)}
@@ -230,6 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         flag = f"--{name.replace('_', '-')}"
         parser.add_argument(flag, type=float, default=getattr(TrunkSettings, name))
     parser.add_argument("--lr", type=float, default=TrunkSettings.lr)
+    parser.add_argument("--ema", type=float, help="of the averaged weights; else 0.9995, in short trainings 0.998")
     parser.add_argument("--seed", type=int, default=TrunkSettings.seed)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path, default=Path("trunk.pt"))
@@ -237,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(given.threads)
     cells = gather(given.data, copies="bccd" not in given.without, read_by_eye=True)
     keep = (cells.part == TRAIN) & ~np.isin(cells.sources, given.without)
-    ema = 0.9995 if given.minutes > 25 else 0.998
+    ema = given.ema or (0.9995 if given.minutes > 25 else 0.998)
     settings = TrunkSettings(
         minutes=given.minutes,
         lr=given.lr,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 
 from napari_bloodcells.cli.app import COMMANDS, EXIT_NOTHING, EXIT_USAGE, PROGRAM, run
+from napari_bloodcells.cli.common import reader_left
 from napari_bloodcells.synthetic import SmearSettings, write_folder
 
 
@@ -65,3 +70,53 @@ def test_of_two_files_of_one_name_the_error_says_which(
     torn.write_bytes(torn.read_bytes()[:2000])
     assert run(["evaluate", str(tiny_model), str(tmp_path / "nest")]) == EXIT_NOTHING
     assert f"Error: {torn}: is damaged or cut off" in capsys.readouterr().err
+
+
+COMMAND = [sys.executable, "-c", "from napari_bloodcells.cli import main; main()"]
+
+
+@pytest.fixture
+def unread() -> Iterator[int]:
+    """The end of a pipe whose reader has gone, as of ``| true``."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)
+
+
+def test_text_that_nobody_reads_is_no_failure(unread: int) -> None:
+    for arguments in (["--version"], ["--help"], ["models", "list"]):
+        done = subprocess.run([*COMMAND, *arguments], stdout=unread, stderr=subprocess.PIPE, text=True)
+        assert (done.returncode, done.stderr) == (0, ""), arguments
+
+
+def test_an_error_that_nobody_reads_keeps_its_exit_code(unread: int) -> None:
+    for arguments in (["count"], ["count", "no-such-folder"]):
+        assert subprocess.run([*COMMAND, *arguments], stdout=unread, stderr=unread).returncode == EXIT_USAGE, arguments
+
+
+def test_a_count_that_nobody_reads_has_the_exit_code_of_its_work(
+    smears: Path, tiny_model: Path, tmp_path: Path, unread: int
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in sorted(os.listdir(smears / "a")):
+        (folder / name).write_bytes((smears / "a" / name).read_bytes())
+    for n, code in enumerate((0, 3)):
+        more = ["-o", str(tmp_path / f"out{n}"), "--model", str(tiny_model), "--boxes", "xml", "--profile"]
+        done = subprocess.run([*COMMAND, "count", str(folder), *more], stdout=unread, stderr=subprocess.PIPE, text=True)
+        assert (done.returncode, done.stderr) == (code, "")
+        assert (tmp_path / f"out{n}" / "run.json").exists()
+        (folder / "text.jpg").write_text("hello")
+
+
+def test_a_broken_pipe_of_the_work_itself_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    problems = [BrokenPipeError("a worker has gone"), BrokenPipeError(errno.EPIPE, "Broken pipe")]
+
+    def work(context: typer.Context) -> None:
+        raise problems.pop()
+
+    monkeypatch.setattr("napari_bloodcells.cli.models.models_app", work)
+    while problems:
+        assert run(["models"]) == EXIT_NOTHING
+    assert not reader_left(SystemExit(1))

@@ -90,6 +90,18 @@ def test_only_bad_images_give_exit_code_1(tiny_model: Path, tmp_path: Path) -> N
     assert "no image" in (tmp_path / "out" / "images.csv").read_text()
 
 
+def test_all_devices_of_a_machine_without_a_graphics_card_are_told(
+    smears: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    common = ["count", str(smears / "a"), "--model", str(tiny_model), "--boxes", "xml", "--device", "cpu"]
+    assert call([*common, "-o", str(tmp_path), "--devices", "all"]) == 0
+    told = "Warning: --devices all: torch finds no graphics card here; counting with --device cpu.\n"
+    assert capsys.readouterr().err == told
+    assert call([*common, "-o", str(tmp_path / "out"), "--devices", ","]) == 2
+    assert "names no device" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("options", [("--workers", 2), ("--workers", 3, "--batch-size", 1)], ids=str)
 def test_worker_processes_give_the_same_bytes(
     many: Path, tiny_model: Path, reference: Path, tmp_path: Path, options: tuple[object, ...]

@@ -308,6 +308,8 @@ def test_a_finished_run_is_not_counted_again_but_another_one_is_refused(
         ({"device": "abacus"}, UsageError, "device"),
         ({"options": CountOptions(threshold=1.5)}, UsageError, "threshold"),
         ({"options": CountOptions(um_per_pixel=90)}, UsageError, "um_per_pixel"),
+        ({"options": CountOptions(batch_size=-5)}, UsageError, "batch_size must be above zero, not -5"),
+        ({"options": CountOptions(workers=-1)}, UsageError, "workers must be 0"),
     ],
     ids=str,
 )

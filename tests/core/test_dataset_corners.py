@@ -178,6 +178,77 @@ def test_a_damaged_picture_among_yolo_files_is_told(tmp_path: Path) -> None:
     assert any(problem.startswith("images/b.png: ") for problem in dataset.problems)
 
 
+def boxed(root: Path, name: str, *labels: str, side: int = 20) -> Path:
+    """A photograph with one box for each label, ``side`` pixels wide."""
+    corners = "<xmin>{0}</xmin><ymin>10</ymin><xmax>{1}</xmax><ymax>40</ymax>"
+    boxes = (f"<object><name>{x}</name><bndbox>{corners.format(5, 5 + side)}</bndbox></object>" for x in labels)
+    (root / f"{name}.xml").write_text(f"<annotation><filename>{name}.png</filename>{''.join(boxes)}</annotation>")
+    return picture(root / f"{name}.png")
+
+
+def test_classes_that_a_source_never_names_were_not_drawn(tmp_path: Path) -> None:
+    for folder, names in (("red", ["RBC"]), ("both", ["RBC", "WBC"]), ("none", [])):
+        (tmp_path / folder).mkdir()
+        boxed(tmp_path / folder, "a", *names)
+        boxed(tmp_path / folder, "b", *names[:1])
+        (tmp_path / f"yolo-{folder}").mkdir()
+        (tmp_path / f"yolo-{folder}" / "classes.txt").write_text("WBC\nRBC\n")
+        for image, lines in (("a", names), ("b", names[:1])):
+            picture(tmp_path / f"yolo-{folder}" / f"{image}.png")
+            text = "".join(f"{('WBC', 'RBC').index(line)} 0.5 0.5 0.2 0.2\n" for line in lines)
+            (tmp_path / f"yolo-{folder}" / f"{image}.txt").write_text(text)
+    for kind in ("", "yolo-"):
+        classes = {
+            name: {field.classes for field in load_dataset(tmp_path / f"{kind}{name}").fields}
+            for name in ("red", "both", "none")
+        }
+        # photographs without any box were looked through for white cells
+        assert classes == {
+            "red": {frozenset({"RBC"})},
+            "both": {frozenset({"RBC", "WBC"})},
+            "none": {frozenset({"WBC"})},
+        }
+
+
+def test_an_xml_of_which_no_box_can_be_used_is_no_field_without_cells(tmp_path: Path) -> None:
+    boxed(tmp_path, "a", "WBC")
+    boxed(tmp_path, "b", "WBC", side=0)
+    boxed(tmp_path, "c")
+    dataset = load_dataset(tmp_path)
+    assert [field.image.name for field in dataset.fields] == ["a.png", "c.png"]
+    assert "b.xml: none of its boxes can be used; its image is left out." in dataset.problems
+
+
+def test_names_of_boxes_that_are_no_cell_are_told_once_with_their_number(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    root.mkdir()
+    boxed(root, "a", "WBC", "artifact", "ignore", "Reticulocytes", "sickle cell", "giant platelet", "stain debris")
+    boxed(root, "b", "monocyte", "artifact", "blast", "NRBC", "Smudge")
+    dataset = load_dataset(root)
+    a, b = (field.boxes.labels for field in dataset.fields)
+    assert a == ("WBC", "WBC", "ignore", "RBC", "RBC", "Platelets", "WBC")
+    assert b == ("WBC",) * 5
+    assert [s.detail for s in dataset.samples if s.image.stem == "a"] == [None, "artifact", "stain debris"]
+    end = "which is no known cell; taken for white cells (call them RBC, Platelets or ignore if they are none)."
+    assert dataset.problems[:2] == (
+        f'mine: 2 boxes are called "artifact", {end}',
+        f'mine: 1 box is called "stain debris", {end}',
+    )
+    assert not any("called" in problem for problem in dataset.problems[2:])
+
+
+def test_ignored_boxes_of_yolo_are_no_cells(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n1 0.2 0.2 0.1 0.1\n2 0.7 0.7 0.1 0.1\n")
+    (tmp_path / "classes.txt").write_text("WBC\nIgnore\nrosette\n")
+    dataset = load_dataset(tmp_path)
+    assert dataset.fields[0].boxes.labels == ("WBC", "ignore", "WBC")
+    assert dataset.fields[0].classes == {"WBC"}
+    assert [s.label for s in dataset.samples] == [None, "rosette"]
+    assert len(dataset.problems) == 1
+    assert '1 box is called "rosette"' in dataset.problems[0]
+
+
 def test_one_group_is_not_split(tmp_path: Path) -> None:
     samples = tuple(Sample(tmp_path / f"{i}.png", None, "monocyte", "g", "s") for i in range(4))
     parts = grouped_split(DataSet("s", tmp_path, samples, "tree"), (0.5, 0.5), 0)

@@ -159,9 +159,10 @@ def test_yolo_boxes_with_cell_types(tmp_path: Path) -> None:
     first, second = dataset.samples
     assert (first.label, first.box) == ("eosinophil", pytest.approx((80, 30, 120, 70)))
     assert (second.label, second.box) == ("neutrophil", pytest.approx((0, 30, 30, 70), abs=1e-4))
-    assert [f.group for f in dataset.fields] == ["chula:B-30", "chula:B-30", "chula:B-31"]
-    assert [len(f.boxes) for f in dataset.fields] == [2, 0, 0]
-    assert len(dataset.problems) == 5
+    # the third is no field without cells: none of its lines can be used
+    assert [(f.group, len(f.boxes)) for f in dataset.fields] == [("chula:B-30", 2), ("chula:B-30", 0)]
+    assert len(dataset.problems) == 6
+    assert dataset.problems[0] == "B-31_0001.txt: none of its lines can be used; its image is left out."
     assert all(p.startswith("B-31_0001.txt: ") for p in dataset.problems)
 
 

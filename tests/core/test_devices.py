@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from napari_bloodcells.core.devices import describe_device, fast_bf16, fast_int8, pick_device, surely_cpu
+from napari_bloodcells.core.devices import (
+    describe_device,
+    exact_float32,
+    fast_bf16,
+    fast_int8,
+    outage,
+    pick_device,
+    surely_cpu,
+)
 from napari_bloodcells.core.errors import UsageError
 
 
@@ -112,3 +121,46 @@ def test_the_line_says_what_computes_and_why(monkeypatch: pytest.MonkeyPatch) ->
     machine(monkeypatch, cuda=1, bf16=False)
     assert describe_device(torch.device("cuda")) == "GPU: Test GPU, 139 GiB, float32"
     assert describe_device(torch.device("mps")) == "GPU: Apple MPS, float32"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            torch.AcceleratorError("CUDA error: an illegal memory access\nadvice"),
+            r"^cuda:1 failed \(CUDA error: an illegal ",
+        ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), "^cuda:1 failed"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "^cuda:1 has too little memory"),
+        (RuntimeError("MPS backend out of memory"), "^cuda:1 has too little memory"),
+        ("The memory of cuda:1 is too small for a single cell: end", "^cuda:1 has too little memory"),
+        ("a.svs: could not be counted (OutOfMemoryError: CUDA out of memory).", r"memory \(a\.svs: could"),
+    ],
+)
+def test_a_failure_of_the_device_is_told_from_one_of_what_it_computed(error: Exception | str, words: str) -> None:
+    told = str(outage(error, torch.device("cuda:1")))
+    assert re.search(words, told)
+    assert "--resume" in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shapes cannot be multiplied"),
+        ValueError("CUDA error"),
+        MemoryError("out of memory"),
+        "a.svs: is too large for the memory of this machine.",
+    ],
+)
+def test_other_errors_are_of_the_image(error: Exception | str) -> None:
+    assert outage(error, torch.device("cuda:1")) is None
+
+
+@pytest.mark.parametrize(("name", "allowed"), [("cpu", True), ("cuda", False)])
+def test_on_a_gpu_float32_is_not_rounded_to_tf32(monkeypatch: pytest.MonkeyPatch, name: str, allowed: bool) -> None:
+    cudnn, matmul = SimpleNamespace(allow_tf32=True), SimpleNamespace(allow_tf32=True)
+    monkeypatch.setattr(torch.backends, "cudnn", cudnn)
+    monkeypatch.setattr(torch.backends.cuda, "matmul", matmul)
+    exact_float32(torch.device(name))
+    assert cudnn.allow_tf32 == matmul.allow_tf32 == allowed

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import shutil
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import pandas as pd
@@ -18,21 +22,36 @@ import pytest
 from napari_bloodcells.core.count import count
 from napari_bloodcells.core.counting.jobs import collect_jobs
 from napari_bloodcells.core.counting.options import CountOptions
-from napari_bloodcells.core.errors import BloodcellsError, DataWarning, ImageError, UsageError
+from napari_bloodcells.core.errors import BloodcellsError, DataWarning, ImageError, OutageError, UsageError
 from napari_bloodcells.core.find import find_images
-from napari_bloodcells.core.remote import read_remote
+from napari_bloodcells.core.remote import may_pass, read_heads, read_remote
 from napari_bloodcells.core.remotefolder import list_remote
+from napari_bloodcells.synthetic import SmearSettings, write_folder
 
 CSVS = ("cells.csv", "images.csv", "differential.csv")
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serves a folder; refuses whatever has ``forbidden`` in its address, and answers other addresses with a page."""
+    """Serves a folder; refuses whatever has ``forbidden`` in its address, and answers other addresses with a page.
+
+    ``busy`` says how often an address is answered with an error of the server first; ``asked`` counts the answers.
+    """
 
     forbidden, page = "", b""
+    busy: ClassVar[dict[str, int]] = {}
+    asked: ClassVar[Counter[str]] = Counter()
+
+    def do_HEAD(self) -> None:
+        if self.busy.get(self.path, 0) > self.asked[self.path]:
+            self.send_error(503)
+        else:
+            super().do_HEAD()
 
     def do_GET(self) -> None:
-        if self.forbidden and self.forbidden in self.path:
+        self.asked[self.path] += 1
+        if self.busy.get(self.path, 0) >= self.asked[self.path]:
+            self.send_error(503)
+        elif self.forbidden and self.forbidden in self.path:
             self.send_error(403)
         elif self.page and not Path(self.translate_path(self.path)).exists():
             self.send_response(200)
@@ -48,8 +67,9 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def serving(folder: Path, forbidden: str = "", page: bytes = b"") -> Iterator[str]:
-    kind = type("Handler", (Quiet,), {"forbidden": forbidden, "page": page})
+def serving(folder: Path, forbidden: str = "", page: bytes = b"", busy: dict[str, int] | None = None) -> Iterator[str]:
+    Quiet.asked.clear()
+    kind = type("Handler", (Quiet,), {"forbidden": forbidden, "page": page, "busy": busy or {}})
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(kind, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -72,6 +92,11 @@ def on_disk(folder: Path) -> Iterator[str]:
 
 
 KINDS = {"memory": in_store, "file": on_disk, "http": serving}
+
+
+@pytest.fixture
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("napari_bloodcells.core.remote.WAITS", (0.0, 0.0, 0.0))
 
 
 @pytest.fixture
@@ -303,6 +328,94 @@ def test_a_file_that_is_missing_or_too_large_is_named(in_memory: str) -> None:
         read_remote(address, 100)
     with pytest.raises(ImageError, match=r"gone\.jpg: cannot be fetched"):
         read_remote("memory://store/gone.jpg", 100)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_remote_jpegs_are_counted_to_the_same_bytes_as_local_ones(tiny_model: Path, tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "photographs"
+    write_folder(folder / "fine", 2, 3, SmearSettings(), suffix=".jpg", xml=False)
+    coarse = SmearSettings(um_per_pixel=0.3)
+    write_folder(folder / "coarse", 1, 4, coarse, suffix=".jpg", xml=False)
+    shutil.copy(min((folder / "fine").glob("*.jpg")), folder / "called.png")
+    with KINDS[kind](folder) as address:
+        count(address, str(tiny_model), "find", "cpu", options=CountOptions(output=tmp_path / "remote"))
+    local = count(folder, str(tiny_model), "find", "cpu", options=CountOptions(output=tmp_path / "local"))
+    assert len(local.cells) > 8
+    assert tables(tmp_path / "remote") == tables(tmp_path / "local")
+
+
+@pytest.mark.usefixtures("no_waits")
+def test_what_a_busy_server_refuses_is_asked_for_again(smears: Path, tiny_model: Path, tmp_path: Path) -> None:
+    busy = {"/smear_0000.png": 1, "/smear_0001.xml": 3, "/smear_0002.png": 3}
+    with serving(smears / "a", busy=busy) as address:
+        count(f"{address}/", str(tiny_model), "xml", "cpu", options=CountOptions(output=tmp_path / "remote"))
+    count(smears / "a", str(tiny_model), "xml", "cpu", options=CountOptions(output=tmp_path / "local"))
+    assert tables(tmp_path / "remote") == tables(tmp_path / "local")
+
+
+@pytest.mark.usefixtures("no_waits")
+def test_a_server_that_stays_busy_is_asked_four_times_and_one_that_refuses_once(smears: Path) -> None:
+    with serving(smears / "a", busy={"/smear_0000.png": 99}, forbidden="0001.png") as address:
+        with pytest.raises(ImageError, match=r"^smear_0000\.png: cannot be fetched \(503"):
+            read_remote(f"{address}/smear_0000.png", 10**6)
+        assert Quiet.asked["/smear_0000.png"] == 4
+        for name in ("smear_0001.png", "gone.png"):
+            with pytest.raises(ImageError, match=f"^{name}: cannot be fetched"):
+                read_remote(f"{address}/{name}", 10**6)
+            assert Quiet.asked[f"/{name}"] == 1
+        Quiet.asked.clear()
+        heads = read_heads([f"{address}/smear_000{n}.png" for n in range(3)], 8)
+        assert isinstance(heads[f"{address}/smear_0002.png"], bytes)
+        assert {Quiet.asked[f"/smear_000{n}.png"] for n in (1, 2)} == {1}
+        assert Quiet.asked["/smear_0000.png"] == 4
+
+
+@pytest.mark.usefixtures("no_waits")
+def test_a_host_that_is_gone_ends_the_run_which_is_resumed(smears: Path, tiny_model: Path, tmp_path: Path) -> None:
+    lost = fsspec.filesystem("memory")
+    opened = type(lost)._open
+
+    def refused(self: object, path: str, *given: object, **more: object) -> object:
+        if path.endswith("0003.png"):
+            raise ConnectionRefusedError(111, "Connection refused")
+        return opened(self, path, *given, **more)
+
+    options = CountOptions(output=tmp_path / "remote", batch_size=1)
+    with in_store(smears / "a") as address:
+        with pytest.MonkeyPatch.context() as broken:
+            broken.setattr(type(lost), "_open", refused)
+            with pytest.raises(OutageError, match=r"^smear_0003\.png: its host cannot be reached .*--resume"):
+                count(address, str(tiny_model), "xml", "cpu", options=options)
+        assert len(list((tmp_path / "remote" / ".partial").glob("*.jsonl"))) == 3
+        count(address, str(tiny_model), "xml", "cpu", options=replace(options, resume=True))
+    count(smears / "a", str(tiny_model), "xml", "cpu", options=CountOptions(output=tmp_path / "local"))
+    assert tables(tmp_path / "remote") == tables(tmp_path / "local")
+
+
+class Answered(Exception):
+    """What botocore raises."""
+
+    def __init__(self, status: int) -> None:
+        self.response = {"ResponseMetadata": {"HTTPStatusCode": status}}
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (Answered(503), True),
+        (Answered(429), True),
+        (Answered(403), False),
+        (ConnectionResetError(), True),
+        (OSError(errno.EBUSY, "slow down"), True),
+        (OSError(errno.EACCES, "no"), False),
+        (FileNotFoundError("a.jpg"), False),
+    ],
+)
+def test_which_errors_may_pass(error: Exception, passes: bool) -> None:
+    assert may_pass(error) == passes
+    wrapped = FileNotFoundError("a.jpg")
+    wrapped.__cause__ = error
+    assert may_pass(wrapped) == passes
 
 
 def test_a_query_is_in_no_message(smears: Path, tiny_model: Path) -> None:

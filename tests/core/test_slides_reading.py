@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from tests.fiji_files import write_fiji
 
 from napari_bloodcells.core.errors import ImageError
 from napari_bloodcells.core.find import find_images
@@ -45,6 +46,13 @@ LAYOUTS: dict[str, Callable[[Path], object]] = {
     "a page per color": lambda p: tifffile.imwrite(
         p, PLANES, photometric="minisblack", tile=(256, 256), ome=True, metadata={"axes": "CYX"}
     ),
+    "a raw page per color": lambda p: tifffile.imwrite(
+        p, PLANES, photometric="minisblack", ome=True, metadata={"axes": "CYX"}
+    ),
+    "a raw ImageJ page per color": lambda p: tifffile.imwrite(
+        p, PLANES, photometric="minisblack", imagej=True, metadata={"axes": "CYX"}
+    ),
+    "Fiji's colors behind one header": lambda p: write_fiji(p, PLANES, headers=False),
     "OME with SubIFDs": pyramid,
     "reduced pages": reduced_pages,
 }

@@ -16,7 +16,7 @@ from napari_bloodcells.napari import catalog
 from napari_bloodcells.napari.batch_table import IMAGE_ROLE
 from napari_bloodcells.napari.batch_widget import BatchWidget, free_output
 from napari_bloodcells.napari.journal import Journal
-from napari_bloodcells.napari.reviewed_cells import folder_data, open_layers_data, reviewed_samples
+from napari_bloodcells.napari.reviewed_cells import folder_data, open_reviews, reviewed_samples, reviews_data
 from napari_bloodcells.napari.train_widget import ADAPT, CALIBRATE, TrainWidget, recipe_names
 from napari_bloodcells.napari.worker import TaskWidget, ThreadProgress
 
@@ -94,6 +94,35 @@ def test_a_run_that_a_crash_stopped_is_offered_to_go_on(
     assert not widget.go_on_button.isEnabled()
 
 
+def test_a_result_is_announced_also_where_another_folder_was_chosen_meanwhile(
+    batch: tuple[Any, BatchWidget], smears: Path, wait_for: Any, tmp_path: Path
+) -> None:
+    _, widget = batch
+    widget.folder.choose(smears / "a")
+    widget.output.choose(tmp_path / "out")
+    widget.run_bar.run.click()
+    widget.output.choose("")
+    wait_for(lambda: not widget.task.is_running)
+    assert widget.run_bar.said.text().endswith("cells in 6 images; tables in out.")
+
+
+def test_the_threshold_of_the_preferences_holds_for_windows_that_are_open(
+    batch: tuple[Any, BatchWidget], smears: Path, wait_for: Any, tmp_path: Path
+) -> None:
+    from napari.settings import get_plugin_settings
+
+    viewer, widget = batch
+    _, counting = viewer.window.add_plugin_dock_widget("napari-bloodcells", "Differential count")
+    assert counting.form.request().threshold is None
+    get_plugin_settings("napari-bloodcells").counting.threshold = 1.0
+    assert counting.form.request().threshold == 1
+    widget.folder.choose(smears / "a")
+    widget.output.choose(tmp_path / "out")
+    widget.run_bar.run.click()
+    wait_for(lambda: not widget.task.is_running)
+    assert set(widget.result.cells["class"]) == {"unidentified"}
+
+
 @pytest.mark.parametrize("kind", [BatchWidget, TrainWidget])
 def test_a_widget_that_is_closed_stops_what_it_runs(
     kind: type[TaskWidget], make_napari_viewer: Any, wait_for: Any
@@ -165,7 +194,7 @@ def reviewed_viewer(make_napari_viewer: Any, make_review: Any) -> Any:
         review.move({k + 1: tuple(map(float, box)) for k, box in enumerate(smear.boxes.xyxy)})
         data, keywords = cell_layer_data(review, f"cells {seed}", False, image)
         viewer.add_shapes(data, **keywords)
-    assert len(open_layers_data(viewer.layers)) == 30
+    assert len(reviews_data(open_reviews(viewer.layers))) == 30
     return viewer
 
 
@@ -238,7 +267,7 @@ def test_adapt_on_the_open_layers_is_that_of_the_command(
     wait_for(lambda: not widget.task.is_running, 300_000)
     said = widget.run_bar.said.text()
     assert "cells have another class now" in said, said
-    cells = open_layers_data(reviewed_viewer.layers, unseen=True)
+    cells = reviews_data(open_reviews(reviewed_viewer.layers, unseen=True), unseen=True)
     assert {sample.label for sample in cells.samples} == {None}
     found = adapt.adapt("default", cells, tmp_path / "again")
     assert f"{found.n_changed} of {sum(found.after.values())} cells" in said

@@ -89,6 +89,20 @@ def test_keys_in_the_gallery_do_what_they_do_on_the_canvas(counted: tuple[Any, C
     assert len(review) == 3
 
 
+def test_where_a_filter_hides_cells_that_nobody_looked_at_the_space_bar_says_so(
+    counted: tuple[Any, CountWidget], qtbot: Any
+) -> None:
+    _, widget = counted
+    review, gallery = widget.cells.review, widget.gallery
+    review.classify([1], "basophil")
+    gallery.which.setCurrentIndex(gallery.which.findData("basophil"))
+    qtbot.keyClick(gallery.view, SPACE)
+    assert widget.run_bar.said.text() == "All cells shown are reviewed; 2 hidden ones are not."
+    review.confirm([2, 3])
+    qtbot.keyClick(gallery.view, SPACE)
+    assert widget.run_bar.said.text() == "All cells are reviewed."
+
+
 def test_several_cells_are_selected_in_the_gallery_and_named_at_once(
     counted: tuple[Any, CountWidget], qtbot: Any
 ) -> None:

@@ -28,6 +28,22 @@ def test_every_change_is_on_disk_at_once_and_undone_ones_are_undone(review: Revi
     assert read_journal(path).scheme == review.scheme
 
 
+def test_deleted_cells_and_where_a_moved_box_was_found_are_kept(review: Review, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", review)
+    review.remove([1])
+    journal.start()
+    review.remove([2])
+    review.move({3: (0.0, 0.0, 9.0, 9.0)})
+    review.undo()
+    review.redo()
+    back = read_journal(tmp_path / "j")
+    assert [repr(c) for c in back.deleted] == [repr(c) for c in review.deleted]
+    assert back.cell(3).origin == (130.0, 20.0, 170.0, 60.0)
+    journal.stop()
+    Journal(tmp_path / "j", Review(review.scheme, review.images)).start()
+    assert len(read_journal(tmp_path / "j~1").deleted) == 2
+
+
 @pytest.mark.parametrize("cut", [1, 10, 60])
 def test_a_line_that_a_crash_cut_short_costs_only_that_change(review: Review, tmp_path: Path, cut: int) -> None:
     path = tmp_path / "j"

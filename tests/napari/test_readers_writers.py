@@ -15,9 +15,10 @@ from qtpy.QtCore import Qt
 
 from napari_bloodcells import read_voc
 from napari_bloodcells.core.classes import scheme_data
-from napari_bloodcells.core.counting.cellstable import read_cells, write_cells
+from napari_bloodcells.core.counting.cellstable import apply_corrections, read_cells, read_corrections, write_cells
 from napari_bloodcells.core.errors import DataWarning, ImageError
 from napari_bloodcells.napari import samples
+from napari_bloodcells.napari.cell_layer import CellLayer
 from napari_bloodcells.napari.cell_shapes import cell_layer_data
 from napari_bloodcells.napari.desk import Desk
 from napari_bloodcells.napari.fields import fields_of
@@ -269,3 +270,26 @@ def test_images_of_every_kind_come_as_the_same_field(field_image: np.ndarray, ki
     read = fields_of(layer).read(0)
     assert read.shape == field_image.shape
     assert np.abs(read.astype(int) - field_image).max() <= 1
+
+
+def test_a_table_that_the_plugin_saved_tells_the_command_of_deleted_drawn_and_moved_cells(
+    make_review: Any, tmp_path: Path
+) -> None:
+    review = make_review(["neutrophil", "lymphocyte", "monocyte"])
+    counted = review_frame(review).drop(columns=["machine_class", "reviewed", "reviewer", "time"])
+    viewer = ViewerModel()
+    data, keywords = cell_layer_data(review, "cells", False)
+    cells = CellLayer(viewer, viewer.add_shapes(data, **keywords), review)
+    review.remove([3])
+    review.add(0, [(300.0, 20.0, 340.0, 60.0)], "basophil")
+    review.move({1: (12.0, 20.0, 52.0, 60.0)})
+    written = write_cells_layer(str(tmp_path / "my.csv"), cells.layer.data, cells.layer.as_layer_data_tuple()[1])
+    fixed = apply_corrections(counted, read_corrections(written[0], review.scheme))
+    assert fixed["cell"].tolist() == [1, 2, 3, 4]
+    assert fixed["class"].tolist() == ["neutrophil", "lymphocyte", "not a WBC", "basophil"]
+    assert fixed["x_min"].tolist() == [12, 70, 130, 300]
+    assert fixed["reviewed"].tolist() == [True, False, True, True]
+    review.undo()
+    review.undo()
+    review.undo()
+    assert not cells.layer.metadata["bloodcells"]["deleted"]

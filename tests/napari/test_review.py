@@ -61,6 +61,25 @@ def test_one_undo_takes_back_a_drawn_cell_with_the_class_that_the_model_gave_it(
     assert review.cell(new).name == "basophil"
 
 
+def test_what_a_person_did_to_a_drawn_cell_while_the_model_named_it_stays(review: Review) -> None:
+    moved, named, unsure = review.add(0, [(200.0 + 60 * k, 10.0, 240.0 + 60 * k, 50.0) for k in range(3)])
+    said = [
+        replace(review.cell(i), name="basophil", machine="basophil", confidence=0.9) for i in (moved, named, unsure)
+    ]
+    review.move({moved: (205.0, 10.0, 245.0, 50.0)})
+    review.classify([named], "monocyte")
+    review.classify([unsure], UNIDENTIFIED)
+    review.settle(said)
+    cells = [review.cell(i) for i in (moved, named, unsure)]
+    assert [c.name for c in cells] == ["basophil", "monocyte", UNIDENTIFIED]
+    assert {c.machine for c in cells} == {"basophil"}
+    assert cells[0].box == (205.0, 10.0, 245.0, 50.0)
+    for _ in range(3):
+        review.undo()
+    assert review.cell(moved).box == (200.0, 10.0, 240.0, 50.0)
+    assert [review.cell(i).name for i in (moved, named)] == ["basophil", "basophil"]
+
+
 def test_the_walk_goes_round_the_unreviewed_cells_and_ends_when_all_are_reviewed(review: Review) -> None:
     review.select([1])
     assert review.next_unreviewed() == 2
@@ -91,7 +110,7 @@ def test_a_new_count_keeps_what_a_person_said_of_the_same_cells(review: Review, 
     (drawn,) = review.add(0, [(300.0, 100.0, 340.0, 140.0)], "eosinophil")
     shifted = [replace(c, box=tuple(v + 3 for v in c.box)) for c in make_review(["monocyte"] * 3).cells]
     again = Review(review.scheme, review.images, shifted)
-    assert again.carry_over(review) == 2
+    assert again.carry_over(review).cells == 2
     assert [c.name for c in again.cells] == ["monocyte", "basophil", "monocyte", "eosinophil"]
     assert again.cell(2).machine == "monocyte"
     assert again.cells[-1].box == review.cell(drawn).box

@@ -16,6 +16,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from napari_bloodcells.cli.common import reader_left, write_no_more
+
 PROGRAM = "bloodcells-batch"
 EXIT_OK, EXIT_NOTHING, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -119,27 +121,37 @@ def run(arguments: Sequence[str] | None = None, *, guarded_main: bool = False) -
     try:
         app(args=None if arguments is None else list(arguments), prog_name=PROGRAM, obj=guarded_main)
     except SystemExit as end:
+        if reader_left(end):
+            write_no_more(sys.stdout)
+            return EXIT_OK
         return end.code if isinstance(end.code, int) else EXIT_OK if end.code is None else EXIT_NOTHING
     except Cancelled as stop:
-        _say(str(stop))
+        say(str(stop))
         return EXIT_INTERRUPTED
     except UsageError as error:
-        _say(f"Error: {whole_text(error)}")
+        say(f"Error: {whole_text(error)}")
         return EXIT_USAGE
     except BloodcellsError as error:
-        _say(f"Error: {whole_text(error)}")
+        say(f"Error: {whole_text(error)}")
         return EXIT_NOTHING
     except KeyboardInterrupt:
-        _say("Stopped.")
+        say("Stopped.")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output (head, less) has gone
-        sys.stderr.close()
-        return EXIT_OK
+    except BrokenPipeError as error:
+        if not reader_left(error):
+            say(f"Error: {error}.")
+            return EXIT_NOTHING
+        write_no_more(sys.stderr)  # click was telling of wrong usage
+        return EXIT_USAGE
     return EXIT_OK
 
 
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
+def say(text: str) -> None:
+    """Write one line beside the results (stderr)."""
+    try:
+        typer.echo(text, err=True)
+    except BrokenPipeError:
+        write_no_more(sys.stderr)
 
 
 def _warning_line(message: Any, category: Any, *place: Any, **more: Any) -> str:

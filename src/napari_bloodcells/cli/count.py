@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_bloodcells.cli.app import EXIT_NOTHING, EXIT_SOME_FAILED
-from napari_bloodcells.cli.common import BoxesOption, DeviceOption, ModelOption, ScaleOption
+from napari_bloodcells.cli.app import EXIT_NOTHING, EXIT_SOME_FAILED, say
+from napari_bloodcells.cli.common import BoxesOption, DeviceOption, ModelOption, ScaleOption, reader_may_leave
 from napari_bloodcells.core.files import printable
 
 if TYPE_CHECKING:
@@ -100,7 +100,10 @@ def count(
     ] = 0,
     devices: Annotated[
         str | None,
-        typer.Option(help="Several graphics cards at once: all, or cuda:0,cuda:1.", rich_help_panel=_SPEED),
+        typer.Option(
+            help="Several graphics cards at once: all, or cuda:0,cuda:1; of none, all means --device.",
+            rich_help_panel=_SPEED,
+        ),
     ] = None,
     cluster: Annotated[
         str | None,
@@ -141,7 +144,7 @@ def count(
         recursive=recursive,
         batch_size=batch_size,
         workers=workers,
-        devices=_devices(devices),
+        devices=_devices(devices, device),
         cluster=cluster,
         threshold=threshold,
         find_threshold=find_threshold,
@@ -164,19 +167,27 @@ def count(
         from napari_bloodcells.core.report import write_reports
 
         write_reports(result, place, images=result.files, options=meant, overwrite=overwrite)
-    _show(result, place, options)
-    if profile:
-        from napari_bloodcells.cli.profile import show_profile
+    with reader_may_leave():
+        _show(result, place, options)
+        if profile:
+            from napari_bloodcells.cli.profile import show_profile
 
-        show_profile(result)
+            show_profile(result)
     if len(result.failed):
         raise typer.Exit(EXIT_NOTHING if len(result.failed) == len(result.images) else EXIT_SOME_FAILED)
 
 
-def _devices(text: str | None) -> tuple[str, ...]:
+def _devices(text: str | None, instead: str) -> tuple[str, ...]:
+    """The devices that ``--devices`` names; where there is none, a line says what counts ``instead``."""
     from napari_bloodcells.core.counting.workers import all_devices
+    from napari_bloodcells.core.errors import UsageError
 
-    return () if text is None else all_devices(text)
+    found = () if text is None else all_devices(text)
+    if text is not None and not found:
+        if text.strip().casefold() != "all":
+            raise UsageError(f"--devices {text!r}: names no device; say all, or cuda:0,cuda:1.")
+        say(f"Warning: --devices all: torch finds no graphics card here; counting with --device {instead}.")
+    return found
 
 
 def _named(image: str, status: str) -> str:

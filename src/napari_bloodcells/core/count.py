@@ -23,8 +23,8 @@ import numpy as np
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.counting.cells import OK, FieldRecord, cells_table, images_table
 from napari_bloodcells.core.counting.copies import Copies
-from napari_bloodcells.core.counting.jobs import JobList, Sources, collect_jobs, given, unnamed
-from napari_bloodcells.core.counting.options import CountOptions
+from napari_bloodcells.core.counting.jobs import JobList, Sources, collect_jobs, given, kept, unnamed
+from napari_bloodcells.core.counting.options import CountOptions, check_options
 from napari_bloodcells.core.counting.output import check_output, read_finished, write_tables
 from napari_bloodcells.core.counting.pipeline import FieldCounter, halves
 from napari_bloodcells.core.counting.result import CountResult
@@ -61,7 +61,7 @@ def count(
 
     Parameters
     ----------
-    paths_or_arrays : path, array, sequence of these, or mapping of name to path or array
+    paths_or_arrays : path, array, iterable of these, or mapping of name to path or array
         Files, folders (searched for images), or (H, W, 3) RGB arrays; a lazy one (dask) is read when its turn comes.
     model : str, path or Model
         Name of an installed model, a bundle, or a loaded model.
@@ -99,6 +99,8 @@ def count(
     >>> result.differentials[["class", "count", "percent"]]            # doctest: +SKIP
     """
     options = options or CountOptions()
+    check_options(options)
+    paths_or_arrays = kept(paths_or_arrays)
     setup = _setup(model, boxes, device, options)
     check_setup(setup)
     loaded = None if isinstance(model, (str, Path)) else model
@@ -176,10 +178,11 @@ class _Run:
 
     def on_disk(self, output: Path, sources: Sources) -> CountResult:
         """Count into a folder, shard by shard, and write the tables."""
-        check_output(output, sources, self.options)
+        images = self._files().values()
+        check_output(output, sources, self.options, images)
         with RunLock(output) as lock:
             self.progress = Renewing(self.progress, lock)
-            check_output(output, sources, self.options)
+            check_output(output, sources, self.options, images)
             fingerprint = self._fingerprint()
             if self.options.resume and (finished := read_finished(output, fingerprint, self.options.format)):
                 return CountResult(*finished, self.info, self.listed.root, self._files())
@@ -228,8 +231,11 @@ class _Run:
             f"{job.image}\0{_stamp(job.source)}\0{_stamp(job.annotation)}\0{job.version}" for job in self.listed.jobs
         ]
         boxes = [f"{job.image}\0{_boxes_digest(job.boxes)}" for job in self.listed.jobs if job.boxes is not None]
+        labels = [f"{job.image}\0{job.labels!r}" for job in self.listed.jobs if job.labels]
         from napari_bloodcells import __version__
 
+        if labels:
+            shown["list of labels"] = digest_of(labels)
         shown |= {"localizer": _localizer_hash(self.setup), "given boxes": digest_of(boxes) if boxes else ""}
         shown |= {f"model's {name}": getattr(self.info, name) for name in _LIMITS}
         return {"model": self.info.sha256, "version": __version__, "list of images": digest_of(files), **shown}

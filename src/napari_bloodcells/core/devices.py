@@ -8,11 +8,12 @@ numbers (``localize/eightbit.py``).
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_bloodcells.core.errors import UsageError
+from napari_bloodcells.core.errors import GO_ON, OutageError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 CHOICES = ("auto", "cpu", "cuda", "mps")
 _GPU_FILES = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")
 """What a GPU that torch may use shows in Linux's ``/dev``: NVIDIA's, its small boards', Windows's below, AMD's."""
+_FAILED = re.compile(
+    r"AcceleratorError|OutOfMemoryError|(CUDA|CUDA driver|cuDNN|HIP) error|CU[A-Z]+_STATUS_|MPS backend out of memory"
+    r"|^The memory of \S+ is too small"
+)
+"""What stands in errors where the device failed, not what was asked of it: torch's, and the one of ``model.py``."""
 
 
 def cpu_count() -> int:
@@ -90,6 +96,49 @@ def fast_int8(device: torch.device) -> bool:
     if not hasattr(torch.cpu, "get_capabilities"):  # older torch
         return bool(torch.cpu._is_avx2_supported())
     return bool(torch.cpu.get_capabilities().get("avx2"))
+
+
+def exact_float32(device: torch.device) -> None:
+    """Have CUDA convolve float32 as the CPU does: cuDNN else rounds the factors to 10 bits (TF32)."""
+    import torch
+
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what torch holds of the memory of ``device`` and does not use."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def outage(error: Exception | str, device: torch.device) -> OutageError | None:
+    """What ends a run where ``device`` failed or its memory ran out, not what was computed; None for other errors.
+
+    >>> import torch
+    >>> print(outage(RuntimeError("CUDA error: unspecified launch failure"), torch.device("cuda:1")))
+    cuda:1 failed (CUDA error: unspecified launch failure): with an output folder, --resume goes on from what was \
+finished; add --device cpu if it fails again.
+    >>> outage(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), torch.device("cpu")) is None
+    True
+    """
+    if not isinstance(error, (str, RuntimeError)):
+        return None
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    if not _FAILED.search(text):
+        return None
+    first = " ".join(str(error).partition("\n")[0].split())  # torch adds advice for programmers
+    first = first if len(first) <= 120 else f"{first[:117]}..."
+    if re.search("out ?of ?memory|too small", text, re.IGNORECASE):
+        return OutageError(
+            f"{device} has too little memory ({first}): end what else uses it; {GO_ON}, or --device cpu."
+        )
+    return OutageError(f"{device} failed ({first}): {GO_ON}; add --device cpu if it fails again.")
 
 
 def describe_device(device: torch.device) -> str:

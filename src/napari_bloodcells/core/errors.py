@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+GO_ON = "with an output folder, --resume goes on from what was finished"
+"""How an error ends that is of no image: what to do next."""
+
 
 class BloodcellsError(Exception):
     """Base of all errors with a message meant for the user: one line, names the file, says what to do.
@@ -53,6 +56,10 @@ class OutputError(BloodcellsError):
 
 class DiskError(OutputError):
     """An output that could not be written: the disk is full, the folder gone, read-only or not one's own."""
+
+
+class OutageError(BloodcellsError):
+    """The device, the network or the cluster failed, which says nothing of an image: the run ends, to be resumed."""
 
 
 class Cancelled(BloodcellsError):

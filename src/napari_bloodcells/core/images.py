@@ -113,8 +113,8 @@ def read_photograph(
 ) -> Photograph:
     """As ``read_image``, but what was worked around is returned, not warned of: for threads, which share warnings.
 
-    With ``halve_from`` a picture whose long side is so many pixels or more is read at half the size (instead of
-    ``reduce``), any other as a whole.
+    With ``halve_from`` a JPEG whose long side is so many pixels or more is read at half the size (instead of
+    ``reduce``), any other picture as a whole; what is a JPEG its first bytes tell, not its name.
     """
     if reduce not in _REDUCTIONS:
         raise ValueError(f"reduce must be 1, 2, 4 or 8, not {reduce}")
@@ -188,7 +188,7 @@ def _decode(data: bytes, name: str, max_pixels: int, how: _Reduction) -> Photogr
     picture = _open(io.BytesIO(data), data[:_HEADER], name)
     width, height = picture.size
     _check_size(width, height, name, max_pixels)
-    reduce = reduced = _reduction(how, max(width, height))
+    reduce = reduced = _reduction(how, max(width, height) if picture.format == "JPEG" else 0)
     problems: tuple[str, ...] = ()
     if getattr(picture, "n_frames", 1) > 1:
         problems = (f"{name}: holds {picture.n_frames} pictures; the first is read.",)
@@ -255,7 +255,7 @@ def _read_tiff(file: Path | io.BytesIO, name: str, max_pixels: int, how: _Reduct
         array, orientation, bits, problems = decode_tiff(file, name, check_size)
         whole = to_rgb8(_upright(array, orientation), name, bits=bits)
         height, width = whole.shape[:2]
-        reduce = _reduction(how, max(height, width))
+        reduce = _reduction(how, 0)
         return Photograph(_shrink(whole, reduce), problems, height, width, reduce)
     except ImageError:
         raise
@@ -285,7 +285,7 @@ def _upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def _reduction(how: _Reduction, side: int) -> int:
-    """At which fraction of the size a picture of that long side is read."""
+    """At which fraction of the size a picture is read; ``side`` is the long one of a JPEG, 0 for other kinds."""
     reduce, halve_from = how
     return reduce if halve_from is None else 1 + (side >= halve_from)
 

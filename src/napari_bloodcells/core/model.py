@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_bloodcells.core.devices import fast_bf16
+from napari_bloodcells.core.devices import exact_float32, fast_bf16
 from napari_bloodcells.core.errors import BloodcellsError, UsageError
 from napari_bloodcells.core.featurespace import FeatureSpace
 from napari_bloodcells.core.inputs import to_input
@@ -75,6 +75,7 @@ class Model:
     ) -> None:
         self.info = info
         self.device = torch.device(device)
+        exact_float32(self.device)
         self.dtype = torch.bfloat16 if fast_bf16(self.device) else torch.float32
         exact = self.device.type == "cpu" and self.dtype == torch.float32
         self.micro_batch = MICRO_BATCH_FLOAT32 if exact else MICRO_BATCH[self.device.type]

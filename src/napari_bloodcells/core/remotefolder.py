@@ -10,6 +10,7 @@ import hashlib
 import posixpath
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard
 from urllib.parse import unquote
@@ -21,14 +22,29 @@ from napari_bloodcells.core.find import (
     LARGEST_MARK,
     MARKS,
     NO_FILES,
+    SLIDE_SUFFIXES,
     is_mark,
     is_mask_folder,
     results_left_out,
 )
 from napari_bloodcells.core.layouts import ANNOTATION_FOLDERS
 from napari_bloodcells.core.matching import HEAD, Declared, declared_filename
-from napari_bloodcells.core.remote import file_name, is_web, opened, read_heads, read_remote, short, shown
+from napari_bloodcells.core.remote import (
+    file_name,
+    is_web,
+    links,
+    opened,
+    patiently,
+    read_heads,
+    read_remote,
+    short,
+    shown,
+)
 
+_LISTED = IMAGE_SUFFIXES | SLIDE_SUFFIXES
+"""Slides are not read from addresses; each is listed all the same, to be refused by its name."""
+_ARCHIVES = ("zip", "tar", "libarchive", "iso")
+"""Links of a chain whose empty path is the top of the archive; that of others (caches) is the path of the next link."""
 _DEEPEST = 32
 """Folders in folders; a page that links to itself would have no end."""
 
@@ -88,7 +104,7 @@ def list_remote(address: str, recursive: bool = True) -> RemoteFolder:
             info = system.info(path)
             single = RemoteFile(address, file_name(address), _place(address), _size(info), _version(info))
             return RemoteFolder((single,), single=True)
-        return _listed(system, path, recursive)
+        return _listed(system, path, address, recursive)
     except Exception as error:  # each file system raises errors of its own
         raise UsageError(f"{shown(address)}: cannot be listed ({short(error, address, path)}).") from None
 
@@ -101,13 +117,13 @@ def annotations_beside(address: str, recursive: bool = True) -> RemoteFolder:
     problems: list[str] = []
     for name in ANNOTATION_FOLDERS if parent and not parent.endswith(":") else ():  # a bucket and a host have no parent
         folder = f"{parent.rstrip('/')}/{name}"
+        there = _address_of(system, folder, path, address)
         try:
-            listed = _listed(system, folder, recursive)
+            listed = _listed(system, folder, there, recursive)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except Exception as error:
-            place = shown(system.unstrip_protocol(folder))
-            problems.append(f"{place}: cannot be listed ({short(error, folder)}); XML in it is not used.")
+            problems.append(f"{shown(there)}: cannot be listed ({short(error, folder)}); XML in it is not used.")
             continue
         found += listed.annotations
         problems += listed.problems
@@ -161,13 +177,14 @@ def declared_names(annotations: dict[Path, str], problems: list[str]) -> Declare
     return names
 
 
-def _listed(system: Any, path: str, recursive: bool) -> RemoteFolder:
-    files, problems = _files_below(system, path, recursive)
+def _listed(system: Any, path: str, given: str, recursive: bool) -> RemoteFolder:
+    """What lies below ``path`` in a file system, which ``given`` is the address of."""
+    files, problems = _files_below(system, path, given, recursive)
     root = path.rstrip("/")
     found: list[RemoteFile] = []
     marks: list[RemoteFile] = []
     for raw, info in files.items():
-        address = system.unstrip_protocol(raw)
+        address = _address_of(system, raw, path, given)
         below = raw[len(root) :].lstrip("/") if raw.startswith(root) else raw
         name = unquote(below) if is_web(address) else below
         if any(part.startswith(".") or part in NO_FILES for part in name.split("/")):
@@ -175,12 +192,12 @@ def _listed(system: Any, path: str, recursive: bool) -> RemoteFolder:
         file = RemoteFile(address, name, _place(address), _size(info), _version(info))
         if posixpath.basename(name) in MARKS:
             marks.append(file)
-        elif posixpath.splitext(name)[1].casefold() in (*IMAGE_SUFFIXES, ".xml"):
+        elif posixpath.splitext(name)[1].casefold() in (*_LISTED, ".xml"):
             found.append(file)
     holding = {folder for file in found for folder in _folders_of(file.name)}
     results = _results(marks, holding)
     left_out = {*results, *_mask_folders(holding)}
-    place = shown(system.unstrip_protocol(path)).rstrip("/")
+    place = shown(_address_of(system, path, path, given)).rstrip("/")
     told = [results_left_out(f"{place}/{folder}".rstrip("/")) for folder in results]
     found = [file for file in found if left_out.isdisjoint(_folders_of(file.name))] if left_out else found
     found.sort(key=lambda file: natural_key(file.name))
@@ -229,7 +246,40 @@ def _mask_folders(holding: Collection[str]) -> set[str]:
     }
 
 
-def _files_below(system: Any, path: str, recursive: bool) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+def _address_of(system: Any, place: str, path: str, given: str) -> str:
+    """The address of ``place``, which lies below ``path`` or beside it, where ``given`` is the address of ``path``.
+
+    fsspec itself makes it of the place alone, and loses the host of an FTP server and the archive around a file.
+    """
+    if "::" not in given and not type(system)._get_kwargs_from_urls(given):
+        address: str = system.unstrip_protocol(place)
+        return address
+    before, here, after = _split_chain(given)
+    kind, _, own = here.partition("://")
+    root = path.rstrip("/")
+    if place.rstrip("/") != root and not place.startswith(f"{root}/" if root else ""):
+        own, root = posixpath.dirname(own.rstrip("/")), posixpath.dirname(root)
+    below = place[len(root) :].strip("/")
+    joint = "/" if below and own and not own.endswith("/") else ""
+    return f"{before}{kind}://{own}{joint}{below}{after}"
+
+
+def _split_chain(address: str) -> tuple[str, str, str]:
+    """A chained address in three: what comes before the link that has the path, this link, what comes after.
+
+    >>> _split_chain("zip://a::file:///b.zip"), _split_chain("simplecache://::s3://bucket/a")
+    (('', 'zip://a', '::file:///b.zip'), ('simplecache://::', 's3://bucket/a', ''))
+    >>> _split_chain("zip://::file:///b.zip")
+    ('', 'zip://', '::file:///b.zip')
+    """
+    here, _, rest = address.partition("::")
+    if here.partition("://")[2] or not rest or here.partition("://")[0] in _ARCHIVES:
+        return "", here, address[len(here) :]
+    before, here, after = _split_chain(rest)
+    return f"{address[: -len(rest)]}{before}", here, after
+
+
+def _files_below(system: Any, path: str, given: str, recursive: bool) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
     """Files of a folder with what is listed of them, and in words the folders inside that could not be listed."""
     if recursive and _lists_at_once(system):
         listed: dict[str, Mapping[str, Any]] = system.find(path, detail=True)
@@ -240,11 +290,11 @@ def _files_below(system: Any, path: str, recursive: bool) -> tuple[dict[str, Map
     while waiting:
         folder, depth = waiting.pop()
         try:
-            entries = system.ls(folder, detail=True)
+            entries = system.ls(path, detail=True) if folder == path else patiently(partial(system.ls, folder, True))
         except Exception as error:  # fsspec's own find passes over such a folder without a word
             if folder == path:
                 raise
-            place = shown(system.unstrip_protocol(folder))
+            place = shown(_address_of(system, folder, path, given))
             problems.append(f"{place}: cannot be listed ({short(error, folder)}); what lies in it is left out.")
             continue
         for entry in entries:
@@ -282,24 +332,27 @@ def _version(info: Mapping[str, Any]) -> str:
 
 
 def _place(address: str) -> Path:
-    kind, _, path = shown(address).partition("://")
-    return Path(f"/{kind}", (unquote(path) if is_web(address) else path).lstrip("/"))
+    here, *others = links(address)
+    kind, _, path = here.partition("://")
+    around = (other.replace("://", "/").strip("/") for other in others)
+    return Path("/", *around, kind, (unquote(path) if is_web(here) else path).lstrip("/"))
 
 
 def _is_listing(address: str) -> bool:
     """Over HTTP every folder is a file too: the page that lists it."""
-    return is_web(address) and posixpath.splitext(shown(address))[1].casefold() not in IMAGE_SUFFIXES
+    return is_web(address) and posixpath.splitext(shown(address))[1].casefold() not in _LISTED
 
 
 def _xml_names(address: str) -> list[str]:
     """Where the XML of a single photograph would be: beside it, and as VOC lays data sets out."""
-    path, mark, query = address.partition("?") if is_web(address) else (address, "", "")
+    before, here, after = _split_chain(address)
+    path, mark, query = here.partition("?") if is_web(here) else (here, "", "")
     folder, _, name = path.rpartition("/")
     stem = posixpath.splitext(name)[0]
     places = [f"{folder}/{stem}.xml", f"{folder}/{name}.xml"]
     if "/" in folder.partition("://")[2].strip("/"):  # the folder above is neither a bucket's nor a host's
         places.append(f"{folder.rpartition('/')[0]}/{ANNOTATION_FOLDERS[0]}/{stem}.xml")
-    return [f"{place}{mark}{query}" for place in places]
+    return [f"{before}{place}{mark}{query}{after}" for place in places]
 
 
 def _is_file(head: bytes | Exception) -> TypeGuard[bytes]:

@@ -60,6 +60,8 @@ class Annotation:
         The usable boxes, in the order of the file.
     problems : tuple of str
         What was worked around, one line for each (the same texts as the warnings, without the file's name).
+    remarks : tuple of str
+        The texts of the warnings: with the file's name, those first that cost a box, and after ten how many more.
     """
 
     path: Path
@@ -68,6 +70,7 @@ class Annotation:
     height: int
     boxes: Boxes
     problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ``AnnotationError`` where the file says that it is for an image of another size."""
@@ -107,19 +110,36 @@ def read_voc(path: Path | str) -> Annotation:
         that cost a box; after ten in one file a last one says how many more there are (``Annotation.problems`` has
         all).
     """
-    path = Path(path)
-    return _annotation(read_regular(path, MAX_BYTES, AnnotationError), path, display_name(path))
+    annotation = read_annotation(path)
+    for text in annotation.remarks:
+        warnings.warn(text, DataWarning, stacklevel=2)
+    return annotation
 
 
 def read_voc_bytes(data: bytes, name: str) -> Annotation:
     """Read an annotation from the bytes of its file; ``name`` stands in errors.  As ``read_voc`` otherwise."""
+    annotation = annotation_of_bytes(data, name)
+    for text in annotation.remarks:
+        warnings.warn(text, DataWarning, stacklevel=2)
+    return annotation
+
+
+def read_annotation(path: Path | str) -> Annotation:
+    """As ``read_voc``, but ``remarks`` are not warned of: for threads, which share their warnings."""
+    path = Path(path)
+    return _annotation(read_regular(path, MAX_BYTES, AnnotationError), path, display_name(path))
+
+
+def annotation_of_bytes(data: bytes, name: str) -> Annotation:
+    """As ``read_annotation``, from the bytes of the file."""
     return _annotation(data, Path(name), name)
 
 
 def _annotation(data: bytes, path: Path, name: str) -> Annotation:
     if not data:
         raise AnnotationError(f"{name}: is empty (0 bytes).")
-    root = _parse(data, name)
+    told: list[str] = []
+    root = _parse(data, name, told)
     if _tag(root) != "annotation":
         raise AnnotationError(f'{name}: is XML of another kind ("{_tag(root)[:40]}"), not a VOC "annotation".')
     problems: list[str] = []
@@ -133,9 +153,9 @@ def _annotation(data: bytes, path: Path, name: str) -> Annotation:
         if box is not None:
             xyxy.append(box)
             labels.append(_text(entry, "name") or "WBC")
-    _warn(name, problems)
     boxes = Boxes(np.array(xyxy, np.float32).reshape(-1, 4), tuple(labels))
-    return Annotation(path, _text(root, "filename"), width, height, boxes, tuple(problems))
+    remarks = (*told, *_remarks(name, problems))
+    return Annotation(path, _text(root, "filename"), width, height, boxes, tuple(problems), remarks)
 
 
 def loses_a_box(warnings: str) -> bool:
@@ -199,7 +219,7 @@ def write_voc(
     return write_atomic(path, tostring(root, "utf-8", xml_declaration=True) + b"\n", overwrite=overwrite)
 
 
-def _parse(data: bytes, name: str) -> Any:
+def _parse(data: bytes, name: str, told: list[str]) -> Any:
     from defusedxml import DefusedXmlException
     from defusedxml.ElementTree import fromstring
 
@@ -208,7 +228,7 @@ def _parse(data: bytes, name: str) -> Any:
     except DefusedXmlException:
         raise AnnotationError(f"{name}: asks for XML entities, which are not expanded here for safety.") from None
     except (ParseError, ValueError, LookupError, RecursionError) as problem:
-        text = _decoded(data, problem, name)
+        text = _decoded(data, problem, name, told)
     try:
         return fromstring(text)
     except DefusedXmlException:
@@ -217,8 +237,8 @@ def _parse(data: bytes, name: str) -> Any:
         raise _not_xml(name, problem) from None
 
 
-def _decoded(data: bytes, problem: Exception, name: str) -> str:
-    """The text of a file whose encoding the XML parser does not know, or that declares the wrong one."""
+def _decoded(data: bytes, problem: Exception, name: str, told: list[str]) -> str:
+    """The text of a file whose encoding the XML parser does not know, or that declares the wrong one (is ``told``)."""
     declared = re.match(rb"<\?xml[^>]{0,200}?encoding=[\"']([\w.-]{1,40})[\"'][^>]{0,100}\?>", data)
     encoding = declared.group(1).decode("ascii") if declared else "utf-8"
     body = data[declared.end() :] if declared else data
@@ -230,7 +250,7 @@ def _decoded(data: bytes, problem: Exception, name: str) -> str:
     except LookupError:
         raise AnnotationError(f"{name}: declares the unknown encoding {encoding}.") from None
     except UnicodeDecodeError:
-        warnings.warn(f"{name}: is not in {encoding} as it declares; read as Latin-1.", DataWarning, stacklevel=5)
+        told.append(f"{name}: is not in {encoding} as it declares; read as Latin-1.")
         return body.decode("latin-1")
 
 
@@ -301,12 +321,10 @@ def _read_box(
     return x0, y0, x1, y1
 
 
-def _warn(name: str, problems: list[str]) -> None:
-    for problem in sorted(problems, key=lambda text: not text.endswith(_LEFT_OUT))[:_MAX_WARNINGS]:
-        warnings.warn(f"{name}: {problem}.", DataWarning, stacklevel=4)
-    if len(problems) > _MAX_WARNINGS:
-        more = len(problems) - _MAX_WARNINGS
-        warnings.warn(f"{name}: {more} more defects of this kind.", DataWarning, stacklevel=4)
+def _remarks(name: str, problems: list[str]) -> list[str]:
+    first = sorted(problems, key=lambda text: not text.endswith(_LEFT_OUT))[:_MAX_WARNINGS]
+    more = len(problems) - len(first)
+    return [*(f"{name}: {text}." for text in first), *([f"{name}: {more} more defects of this kind."] if more else [])]
 
 
 def _xml_text(text: str) -> str:

@@ -66,7 +66,10 @@ class ReviewActions:
         found = self.review.next_unreviewed(step, self._former or self.order())
         self._former = None
         if found is None:
-            self.say("All cells are reviewed.")
+            left = sum(not cell.reviewed for cell in self.review.reviewable())  # of those that a filter hides
+            self.say(
+                f"All cells shown are reviewed; {left} hidden ones are not." if left else "All cells are reviewed."
+            )
         else:
             self.go_to(found)
 
@@ -111,3 +114,8 @@ class ReviewActions:
         """Put the keys on a cell layer, before napari's own."""
         for key, action in self.table().items():
             layer.bind_key(key, lambda _layer, action=action: action(), overwrite=True)
+
+    @staticmethod
+    def unbind(layer: Shapes) -> None:
+        """Take all keys from a cell layer: they would change a review that nobody keeps, and hold its window alive."""
+        layer.keymap.clear()

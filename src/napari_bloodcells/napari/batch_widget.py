@@ -65,9 +65,9 @@ class BatchWidget(TaskWidget):
         super().__init__()
         self.viewer = napari_viewer
         chosen = preferences.counting()
-        self.threshold = chosen.threshold
         self.task = Task(self)
         self.result: CountResult | None = None
+        self._written: Path | None = None  # where the run writes, whatever is chosen for the next one meanwhile
         self.folder = FolderChoice("Folder of smears", "Each folder inside it is a sample; nothing is written into it.")
         self.output = FolderChoice("Folder for the results", "Tables and run.json go there; never over results.")
         self.model = ModelChoice(chosen.model)
@@ -101,11 +101,12 @@ class BatchWidget(TaskWidget):
         for check in (self.recursive, self.report, self.anonymous):
             checks.addWidget(check)
         form.addRow(checks)
-        layout = QVBoxLayout(self)
+        layout = QVBoxLayout()
         layout.setContentsMargins(*MARGINS)
         layout.addLayout(form)
         layout.addWidget(self.run_bar)
         layout.addWidget(self.table, 1)
+        self.lay_out(layout)
         self.setMinimumWidth(WIDTH)
         self.folder.changed.connect(self._on_folder)
         self.output.changed.connect(self._offer_to_go_on)
@@ -130,7 +131,7 @@ class BatchWidget(TaskWidget):
             return
         model, boxes, device = self.model.name, self.boxes.currentData(), self.device.currentData()
         kind, recursive = self.format.currentData(), self.recursive.isChecked()
-        threshold = None if self.threshold < 0 else self.threshold
+        threshold = preferences.counting().least_confidence
         scale, report, anonymous = self.scale.value() or None, self.report.isChecked(), self.anonymous.isChecked()
 
         def work(progress: ThreadProgress) -> CountResult:
@@ -154,6 +155,7 @@ class BatchWidget(TaskWidget):
                 write_reports(result, output, images=result.files)
             return result
 
+        self._written = output
         self.task.start(work, f"Counting {folder.name}")
 
     def open_image(self, name: str) -> None:
@@ -191,13 +193,13 @@ class BatchWidget(TaskWidget):
         self.result = result
         self.table.show_result(result)
         failed = len(result.failed)
-        assert self.output.path is not None
-        said = f"{len(result.cells)} cells in {len(result.images) - failed} images; tables in {self.output.path.name}."
+        said = f"{len(result.cells)} cells in {len(result.images) - failed} images"
+        said += f"; tables in {self._written.name}." if self._written is not None else "."
         if failed:
             said += f" {failed} images could not be read; they are named in images.csv."
         self.run_bar.say(said)
 
     def _failed(self, error: BaseException) -> None:
-        more = " Go on counts the rest." if is_unfinished(self.output.path) else ""
+        more = " Go on counts the rest." if is_unfinished(self._written) else ""
         self.run_bar.say(f"Stopped.{more}" if isinstance(error, Cancelled) else str(error))
         report_error(error, "Counting the folder")

@@ -45,6 +45,10 @@ class Cell:
         The class that the data set itself gives.
     reviewed, reviewer, time
         Whether a person looked, who, and when (ISO 8601, UTC).
+    origin : tuple of 4 float or None
+        Where the box was found, once a person moved it: by this one the next count knows the cell.
+    meant : str
+        The class that a person gave under another scheme, where this one has only a wider class for it, or none.
     """
 
     id: int
@@ -61,6 +65,8 @@ class Cell:
     reviewed: bool = False
     reviewer: str = ""
     time: str = ""
+    origin: Box | None = None
+    meant: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; NaN becomes null."""
@@ -72,13 +78,12 @@ class Cell:
         """The cell that ``to_json`` was called on; raises ``ValueError`` or ``TypeError`` for anything else."""
         known = {f.name for f in fields(cls)}
         kept = {k: v for k, v in values.items() if k in known}
-        x_min, y_min, x_max, y_max = (float(v) for v in kept["box"])
-        if not all(map(math.isfinite, (x_min, y_min, x_max, y_max))):
-            raise ValueError("a box that is no number")
+        kept["box"] = _box(kept["box"])
+        kept["origin"] = None if kept.get("origin") is None else _box(kept["origin"])
         for name in ("confidence", "distance"):
             kept[name] = math.nan if kept.get(name) is None else float(kept[name])
         kept["probabilities"] = tuple(float(p) for p in kept.get("probabilities", ()))
-        return cls(**{**kept, "box": (x_min, y_min, x_max, y_max)})
+        return cls(**kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,25 +114,8 @@ class Edit:
         return Edit(self.title, self.after, self.before)
 
 
-def overlap(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, 0 to 1.
-
-    >>> overlap((0, 0, 10, 10), (0, 0, 10, 5))
-    0.5
-    """
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    shared = width * height
-    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
-
-
-def best_match(box: Box, cells: Iterable[Cell], least: float = 0.5) -> Cell | None:
-    """The cell whose box overlaps ``box`` most, by at least ``least``; None where none does."""
-    best, found = least, None
-    for cell in cells:
-        shared = overlap(box, cell.box)
-        if shared >= best:
-            best, found = shared, cell
-    return found
+def _box(values: Iterable[Any]) -> Box:
+    x_min, y_min, x_max, y_max = (float(v) for v in values)
+    if not all(map(math.isfinite, (x_min, y_min, x_max, y_max))):
+        raise ValueError("a box that is no number")
+    return x_min, y_min, x_max, y_max

@@ -17,13 +17,13 @@ import numpy as np
 from napari_bloodcells.napari.cell import Cell, Edit
 from napari_bloodcells.napari.cell_shapes import edge_width
 from napari_bloodcells.napari.feature_edits import FeatureEdits
-from napari_bloodcells.napari.fields import Fields
+from napari_bloodcells.napari.fields import METADATA, Fields
 from napari_bloodcells.napari.geometry import box_of, inside, plane_of, rectangle, rectangles
 from napari_bloodcells.napari.lettering import Lettering
 from napari_bloodcells.napari.names_layer import CellNames
 from napari_bloodcells.napari.palette import class_color, rgba
 from napari_bloodcells.napari.review import Review
-from napari_bloodcells.napari.tables import features_frame
+from napari_bloodcells.napari.tables import deleted_rows, features_frame
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -76,6 +76,8 @@ class CellLayer:
         layer.events.features.connect(self._on_features)
         layer.selected_data.events.items_changed.connect(self._on_selected)
         review.changed.connect(self._on_edit)
+        review.changed.connect(self._keep_deleted)
+        self._keep_deleted()
         review.selected.connect(self._on_review_selected)
         self.names.show(self.ids)
 
@@ -85,6 +87,7 @@ class CellLayer:
         self.layer.events.features.disconnect(self._on_features)
         self.layer.selected_data.events.items_changed.disconnect(self._on_selected)
         self.review.changed.disconnect(self._on_edit, missing_ok=True)
+        self.review.changed.disconnect(self._keep_deleted, missing_ok=True)
         self.review.selected.disconnect(self._on_review_selected, missing_ok=True)
         self.names.close()
 
@@ -105,6 +108,11 @@ class CellLayer:
         if not self._busy and len(self.ids) == self.layer.nshapes and self._edits.found():
             self._adopt_features()
         self.names.go_on()
+
+    def _keep_deleted(self, edit: Edit | None = None) -> None:
+        """The layer itself keeps what was deleted, as it is saved without the review."""
+        if edit is None or edit.added or edit.removed:
+            self.layer.metadata.setdefault(METADATA, {})["deleted"] = deleted_rows(self.review)
 
     # from the review to the layer
 

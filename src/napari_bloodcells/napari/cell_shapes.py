@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_bloodcells.core.counting.cellstable import BOX_COLUMNS
 from napari_bloodcells.napari.cell import Cell
 from napari_bloodcells.napari.fields import METADATA, Fields
-from napari_bloodcells.napari.geometry import rectangles
+from napari_bloodcells.napari.geometry import box_of, rectangles
 from napari_bloodcells.napari.palette import class_color, rgba
 from napari_bloodcells.napari.review import Review
 from napari_bloodcells.napari.tables import features_frame
@@ -20,6 +21,7 @@ from napari_bloodcells.napari.tables import features_frame
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from napari.layers import Image, Shapes
 
 AT_ONCE = 250
@@ -56,7 +58,7 @@ def cell_layer_data(review: Review, name: str, series: bool, image: Image | None
             scale=image.scale, translate=image.translate, rotate=image.rotate, shear=image.shear, affine=image.affine
         )
         keywords["units"] = image.units
-        keywords["metadata"][METADATA]["image_layer"] = image.name
+        keywords["metadata"][METADATA] |= {"image_layer": image.name, "image_id": str(image.unique_id)}
     return shapes, keywords
 
 
@@ -70,13 +72,21 @@ def first_part(review: Review, fields: Fields) -> tuple[Any, dict[str, Any]]:
     return shapes[:AT_ONCE], keywords
 
 
-def empty(layer: Shapes, review: Review, fields: Fields) -> None:
-    """Make a layer ready for the cells of another review: ``fill`` adds them."""
+def empty(layer: Shapes, keywords: dict[str, Any]) -> None:
+    """Make a layer ready for the cells of another review, of which ``keywords`` are (``cell_layer_data``)."""
     layer.selected_data = set()
     layer.text = None
     layer.data = []
-    layer.features = features_frame(review, review.cells).iloc[:0]
-    layer.metadata = cell_layer_data(review, layer.name, fields.series, fields.layer)[1]["metadata"]
+    layer.features = keywords["features"].iloc[:0]
+    layer.metadata = keywords["metadata"]
+
+
+def refill(layer: Shapes, review: Review, series: bool) -> None:
+    """Put the cells of a review on a layer in place of those that it holds, in one piece."""
+    keywords = cell_layer_data(review, layer.name, series)[1]
+    empty(layer, {**keywords, "metadata": dict(layer.metadata)})
+    for _ in fill(layer, review, series):
+        pass
 
 
 def fill(layer: Shapes, review: Review, series: bool) -> Iterator[None]:
@@ -93,3 +103,18 @@ def fill(layer: Shapes, review: Review, series: bool) -> Iterator[None]:
             face_color="transparent",
         )
         yield
+
+
+def table_as_it_lies(layer: Shapes) -> pd.DataFrame:
+    """The features of a layer, with the boxes of shapes that were moved while nobody followed them."""
+    table = layer.features
+    if len(table) != layer.nshapes or not set(BOX_COLUMNS) <= set(table.columns):
+        return table
+    table = table.copy()
+    columns = [table.columns.get_loc(side) for side in BOX_COLUMNS]
+    for row, shape in enumerate(layer.data):
+        box = box_of(shape)
+        if max(abs(a - float(table.iat[row, c])) for a, c in zip(box, columns, strict=True)) > 0.02:
+            for side, column in zip(box, columns, strict=True):
+                table.iat[row, column] = side
+    return table

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_bloodcells.napari import catalog
+from napari_bloodcells.napari import catalog, preferences
 from napari_bloodcells.napari.counting import CountRequest
 from napari_bloodcells.napari.device_line import DeviceLine
 from napari_bloodcells.napari.preferences import Counting
@@ -94,13 +94,17 @@ class CountForm(QWidget):
     Signals
     -------
     image_chosen : Image or None
+    image_renamed
+        A listed image has another name now.
     """
 
     image_chosen = Signal(object)
+    image_renamed = Signal()
 
     def __init__(self, viewer: ViewerModel, chosen: Counting, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.viewer = viewer
+        self._images: list[Image] = []  # as they stand in the list: a layer keeps its place when its name changes
         self.image_combo = QComboBox()
         self.image_combo.setToolTip("The photograph (or series of photographs) whose white cells are counted.")
         self.image_combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
@@ -108,7 +112,6 @@ class CountForm(QWidget):
         self.boxes = combo_of(BOXES, chosen.boxes, "Where the frames around the cells are from.")
         self.device = combo_of(DEVICES, chosen.device, "Which processor computes; the line below says what there is.")
         self.scale = scale_choice()
-        self.threshold = chosen.threshold
         self.device_text = QLabel()
         self.device_text.setWordWrap(True)
         self.device_text.setObjectName("device-line")
@@ -126,9 +129,10 @@ class CountForm(QWidget):
         self.line.said.connect(self.device_text.setText)
         self.device.currentIndexChanged.connect(lambda _: self.line.ask(self.device.currentData()))
         self.image_combo.currentIndexChanged.connect(lambda _: self.image_chosen.emit(self.image()))
-        viewer.layers.events.inserted.connect(self.refresh_images)
-        viewer.layers.events.removed.connect(self.refresh_images)
-        viewer.layers.events.reordered.connect(self.refresh_images)
+        events = viewer.layers.events
+        for emitter in (events.inserted, events.removed, events.reordered):
+            emitter.connect(self.refresh_images)
+        events.renamed.connect(self._on_renamed)
         self.refresh_images()
         self.line.ask(chosen.device)
 
@@ -137,34 +141,41 @@ class CountForm(QWidget):
         events = self.viewer.layers.events
         for emitter in (events.inserted, events.removed, events.reordered):
             emitter.disconnect(self.refresh_images)
+        events.renamed.disconnect(self._on_renamed)
         self.line.stop()
 
     def image(self) -> Image | None:
         """The chosen image layer."""
-        name = self.image_combo.currentText()
-        return self.viewer.layers[name] if name and name in self.viewer.layers else None
+        row = self.image_combo.currentIndex()
+        return self._images[row] if 0 <= row < len(self._images) else None
 
     def choose_image(self, layer: Any) -> None:
         """Choose an image layer."""
-        self.image_combo.setCurrentText(layer.name)
+        if layer in self._images:
+            self.image_combo.setCurrentIndex(self._images.index(layer))
 
     def refresh_images(self, event: Any = None) -> None:
         """List the image layers anew; a new one is chosen, else the choice stays."""
-        names = [layer.name for layer in self.viewer.layers if layer.__class__.__name__ == "Image"]
+        former = self.image()
         fresh = getattr(event, "type", "") == "inserted" and event.value.__class__.__name__ == "Image"
-        keep = event.value.name if fresh else self.image_combo.currentText()
-        former = self.image_combo.currentText()
+        keep = event.value if fresh else former
+        self._images = [layer for layer in self.viewer.layers if layer.__class__.__name__ == "Image"]
         self.image_combo.blockSignals(True)
         self.image_combo.clear()
-        self.image_combo.addItems(names)
-        self.image_combo.setCurrentIndex(names.index(keep) if keep in names else len(names) - 1)
+        self.image_combo.addItems([layer.name for layer in self._images])
+        self.image_combo.setCurrentIndex(self._images.index(keep) if keep in self._images else len(self._images) - 1)
         self.image_combo.blockSignals(False)
-        if self.image_combo.currentText() != former:
+        if self.image() != former:
             self.image_chosen.emit(self.image())
 
+    def _on_renamed(self, event: Any = None) -> None:
+        for row, layer in enumerate(self._images):
+            self.image_combo.setItemText(row, layer.name)
+        self.image_renamed.emit()
+
     def request(self) -> CountRequest:
-        """What is chosen."""
-        threshold = None if self.threshold < 0 else self.threshold
+        """What is chosen, and below which confidence the preferences have a cell unidentified now."""
+        threshold = preferences.counting().least_confidence
         scale = self.scale.value() or None
         return CountRequest(self.model.name, self.boxes.currentData(), self.device.currentData(), threshold, scale)
 

@@ -1,19 +1,22 @@
 """Differential count: the widget in which a smear is counted and reviewed.
 
 It holds no cell itself: counting gives a ``Review``, the ``Desk`` puts it on the canvas, and the ``ReviewPanel`` shows
-the review of the cell layer that is active.  What takes the window longer than a blink goes in ``Turns``.
+the review of the image that is chosen, which is the one whose layer, or whose cells, were made active last; so head,
+table and report are always of one image.  What takes the window longer than a blink goes in ``Turns``.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QTimer
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
-from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QVBoxLayout
 from superqt import QCollapsible
 
 from napari_bloodcells.core.errors import BloodcellsError, Cancelled
@@ -32,15 +35,16 @@ from napari_bloodcells.napari.review_panel import ReviewPanel
 from napari_bloodcells.napari.run_bar import RunBar
 from napari_bloodcells.napari.software_gl import keep_programs
 from napari_bloodcells.napari.turns import Turns
-from napari_bloodcells.napari.worker import Task, report_error
+from napari_bloodcells.napari.worker import DockedWidget, Task, report_error
 
 if TYPE_CHECKING:
     import napari
 
 _CHECK_MS = 250
+_LOG = logging.getLogger(__name__)
 
 
-class CountWidget(QWidget):
+class CountWidget(DockedWidget):
     """Count the white cells of an image and review them.
 
     Parameters
@@ -58,6 +62,9 @@ class CountWidget(QWidget):
         self.reporting = Task(self)
         self.turns = Turns(self)
         self._fields: Fields | None = None
+        self._shown: CellLayer | None = None  # whose review is shown, or will be in a turn
+        self._gone = False
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="image")
 
         self.form = CountForm(napari_viewer, chosen, self)
         self.run_bar = RunBar(self.counting, "Run", "Find and name every white cell of the image (Ctrl+Return).")
@@ -75,7 +82,8 @@ class CountWidget(QWidget):
         self.panel.draw.clicked.connect(self._start_drawing)
         self.panel.report.clicked.connect(self._ask_report)
         self.form.image_chosen.connect(self._on_image)
-        self.desk.opened.connect(self.show_cells)
+        self.form.image_renamed.connect(self._name_images)
+        self.desk.opened.connect(self._open)
         self.desk.closed.connect(self._on_closed)
         self.desk.restored.connect(lambda _: show_info(self.run_bar.said.text()))
         napari_viewer.layers.selection.events.active.connect(self._on_active)
@@ -119,12 +127,13 @@ class CountWidget(QWidget):
 
     def show_cells(self, cells: CellLayer | None) -> None:
         """Show the review of a cell layer in table, buttons and gallery."""
-        if cells is self.cells:
+        if cells is self._shown:
             return
+        self._shown = cells
         self.drawn.follow(cells)
-        if cells is None:
-            self.panel.clear()
-        else:
+        self.panel.clear()
+        self._name_images()
+        if cells is not None:
             self.turns.take(self._showing(cells))
 
     def write_report(self, folder: Path) -> None:
@@ -148,19 +157,19 @@ class CountWidget(QWidget):
 
         self.reporting.start(work, f"Report into {folder}")
 
-    def closeEvent(self, event: Any) -> None:
-        self.let_go()
-        super().closeEvent(event)
-
     def let_go(self) -> None:
         """Stop what runs and let go of the viewer; every review is in its journal."""
+        if self._gone:
+            return
+        self._gone = True
         self._timer.stop()
-        self.turns.stop()
+        self._reader.shutdown(wait=False, cancel_futures=True)
         for task in (self.counting, self.drawn.task, self.reporting):
             task.cancel()
         self.form.close_form()
         self.viewer.layers.selection.events.active.disconnect(self._on_active)
         self.desk.close()
+        self.turns.stop()
 
     def _lay_out(self) -> None:
         self.head = QCollapsible("Image and model")
@@ -169,11 +178,12 @@ class CountWidget(QWidget):
         self.head.content().layout().setContentsMargins(2, 4, 0, 2)
         self.head.toggleButton().setToolTip("Show or hide what is chosen before a count.")
         self.head.expand(animate=False)
-        layout = QVBoxLayout(self)
+        layout = QVBoxLayout()
         layout.setContentsMargins(*MARGINS)
         for widget in (self.head, self.run_bar):
             layout.addWidget(widget)
         layout.addWidget(self.panel, 1)
+        self.lay_out(layout)
         self.setMinimumWidth(WIDTH)
 
     def _run_in_turn(self) -> Iterator[None]:
@@ -186,7 +196,7 @@ class CountWidget(QWidget):
             self.say("Open a photograph of a smear first (File, Open, or Open Sample).")
             return
         try:
-            self._fields = fields_of(image)
+            self._fields = fields_of(image, look=False)  # the thread looks
         except BloodcellsError as error:
             report_error(error, "Counting")
             self.say(str(error))
@@ -195,28 +205,28 @@ class CountWidget(QWidget):
         self.counting.start(lambda progress: count_fields(fields, request, progress, shelf), f"Counting {image.name}")
 
     def _showing(self, cells: CellLayer) -> Iterator[None]:
-        if self.desk.layers.get(cells.layer) is not cells:
+        if self._shown is not cells:
             return
         for _ in self.panel.showing(cells):
             yield
-            if self.desk.layers.get(cells.layer) is not cells:  # its layer was removed meanwhile
+            if self._shown is not cells:  # its layer was removed meanwhile, or another image was chosen
                 self.panel.clear()
                 return
 
     def _counted(self, counted: Counted) -> None:
         fields = self._fields
-        if fields is not None and fields.layer in self.viewer.layers:
+        if not self._gone and fields is not None and fields.layer in self.viewer.layers:
             self.turns.take(self._placing(counted, fields))
 
     def _placing(self, counted: Counted, fields: Fields) -> Iterator[None]:
-        yield from self.desk.placing(counted.review, fields)
+        kept = yield from self.desk.placing(counted.review, fields)
         n = len(counted.review)
         said = f"{n} white cells in {len(fields)} field{'s' if len(fields) > 1 else ''}."
         if counted.failed:
             said += f" {len(counted.failed)} could not be counted: {counted.failed[0]}"
         if not n:
             said += " Is this a stained smear in focus? Draw a frame around a cell that was missed."
-        self.say(said)
+        self.say(f"{said} {kept}".strip())
         yield
         if n:  # what was chosen before Run makes room for the cells
             self.head.collapse(animate=False)
@@ -238,30 +248,84 @@ class CountWidget(QWidget):
             self.write_report(Path(folder))
 
     def _on_image(self, image: Any) -> None:
-        self.head.setText("Image and model" if image is None else f"Image and model: {image.name}")
+        """Another image is chosen."""
+        if not self.counting.is_running:
+            self.run_bar.say("")  # what was said of the former one
+        self._show_image(image)
         if image is not None and not self.counting.is_running:
-            self.turns.take(self.desk.restoring(image))
+            self.turns.take(self._restoring(image))
+
+    def _show_image(self, image: Any) -> None:
+        """Show the cells of an image, or that it has none, so that no other's differential stands under its name."""
+        self._name_images()
+        if image is not None and (self._shown is None or not _lie_on(self._shown, image)):
+            self.show_cells(self.desk.of_image(image))
+
+    def _open(self, cells: CellLayer) -> None:
+        """Show cells, and choose their image."""
+        self.show_cells(cells)
+        if cells.fields is not None:
+            self.form.choose_image(cells.fields.layer)
+
+    def _restoring(self, image: Any) -> Iterator[None]:
+        """Bring back the review that was kept of an image; the pixels that tell one without a file are read in a
+        thread."""
+        if image not in self.viewer.layers or self.desk.of_image(image) is not None:
+            return
+        try:
+            fields = fields_of(image, look=False)
+        except BloodcellsError:
+            return
+        if not fields.paths:
+            reading = self._reader.submit(fields.digest)
+            while not reading.done():
+                yield
+            if (error := reading.exception()) is not None:  # whatever stands behind a lazy array raises what it likes
+                _LOG.warning("%s: cannot be read (%s: %s).", image.name, type(error).__name__, error)
+                return
+        yield from self.desk.restoring(image, fields)
+
+    def _name_images(self) -> None:
+        """The image that is chosen stands in the head, the one whose cells are shown over the table."""
+        image, cells = self.form.image(), self._shown
+        chosen = "" if image is None else image.name
+        self.head.setText(f"Image and model: {chosen}" if chosen else "Image and model")
+        if cells is None:
+            self.table.name_image(chosen)
+        elif cells.fields is not None:
+            self.table.name_image(cells.fields.layer.name)
+        else:
+            self.table.name_image(", ".join(cells.review.images))
 
     def _take_up(self) -> None:
         """What is open already when the widget comes: cell layers first, then the kept review of the image."""
+        if self._gone:
+            return
         for layer in list(self.viewer.layers):
             self.desk.adopt(layer)
         self._on_image(self.form.image())
 
     def _on_active(self, event: Any = None) -> None:
-        found = self.desk.layers.get(self.viewer.layers.selection.active)
+        active = self.viewer.layers.selection.active
+        found = self.desk.layers.get(active)
         if found is not None:
-            self.show_cells(found)
+            self._open(found)
+        elif active.__class__.__name__ == "Image":
+            self.form.choose_image(active)
+            self._show_image(active)
 
     def _on_closed(self, cells: CellLayer) -> None:
-        if cells is self.cells:
+        if cells is self._shown:
             self.show_cells(None)
-            other = next(iter(self.desk.layers.values()), None)
-            if other is not None:
-                self.show_cells(other)
+            if not self._gone:
+                self._show_image(self.form.image())
 
     def _canvas_focus(self) -> None:
         """So that the keys work at once, without a click into the image."""
         canvas = self.window().findChild(QOpenGLWidget)
         if canvas is not None:
             canvas.setFocus()
+
+
+def _lie_on(cells: CellLayer, image: Any) -> bool:
+    return cells.fields is not None and bool(cells.fields.layer == image)

@@ -91,6 +91,9 @@ def count_fields(fields: Fields, request: CountRequest, progress: Progress, shel
     BloodcellsError
         Nothing could be counted; the text says why.  ``Cancelled`` where ``progress`` asked to stop.
     """
+    fields.refuse_grey()
+    if not fields.paths:
+        fields.digest()  # read here and kept: the window asks for it when it puts the cells on the canvas
     from napari_bloodcells import count
 
     model = shelf.get(request.model, request.device)

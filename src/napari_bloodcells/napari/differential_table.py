@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+from superqt import QElidingLabel
 
 from napari_bloodcells.core.differential import Differential, Intervals, Share, make_differential, slides_in
 from napari_bloodcells.core.errors import BloodcellsError
@@ -82,6 +83,10 @@ class DifferentialTable(QWidget):
         self.ranges, self.patient = ranges_of(reference)
         self.intervals = intervals_of(reference)
         self.table = self._new_table()
+        self.title = QElidingLabel()
+        self.title.setTextFormat(Qt.TextFormat.PlainText)
+        self.title.setElideMode(Qt.TextElideMode.ElideMiddle)
+        self.title.setStyleSheet("font-weight: bold")
         self.counted = QLabel()
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
@@ -101,10 +106,17 @@ class DifferentialTable(QWidget):
         row.addWidget(self.choice)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.title)
         layout.addLayout(row)
         layout.addWidget(self.table)
         layout.addWidget(self.remarks)
         self.show_review(None)
+
+    def name_image(self, name: str) -> None:
+        """Write above the figures whose they are."""
+        self.title.setText(name)
+        self.title.setToolTip(name)
+        self.title.setVisible(bool(name))
 
     def show_review(self, review: Review | None) -> None:
         """Show another review, and follow it."""

@@ -7,7 +7,6 @@ from typing import Any
 
 from qtpy.QtCore import QObject, QTimer
 
-from napari_bloodcells.core.classes import UNIDENTIFIED
 from napari_bloodcells.napari.cell import Edit
 from napari_bloodcells.napari.cell_layer import CellLayer
 from napari_bloodcells.napari.counting import CountRequest, ModelShelf, classify_boxes
@@ -75,7 +74,7 @@ class DrawnCells(QObject):
 
     def _named(self, named: list[Any]) -> None:
         review = self._review
-        review.settle([cell for cell in named if cell.id in review and review.cell(cell.id).name == UNIDENTIFIED])
+        review.settle(named)
         self.say(", ".join(f"{cell.name} ({cell.confidence:.0%})" for cell in named))
         QTimer.singleShot(0, self._name)
 

@@ -1,16 +1,19 @@
 """The fields of an image layer, as the core wants them: ``uint8`` RGB, one after the other, at full resolution.
 
-An RGB image is one field, an RGB stack is a series, a multiscale image is read at its first level.  What is not a
+An RGB image is one field, an RGB stack is a series, a multiscale image is counted at its first level.  What is not a
 color photograph of a smear is refused with a word on what to do.  Files are read by the core itself, so that the
-window and the command count the very same pixels.
+window and the command count the very same pixels.  Pixels may lie on a slow disk: where all of an image is judged
+(``refuse_grey``, ``digest``), it is looked at as coarsely as will do.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +39,9 @@ _LOG = logging.getLogger(__name__)
 _GREY_SAMPLES = 64
 _DIGEST_GRID = 256
 _SQUARE = 64
+_SQUARES = 5
+"""Squares along each side that stand for a large lazy array without smaller levels: every n-th pixel of all of it would
+read every chunk (400 for 20,000 x 20,000 pixels in chunks of 1,024)."""
 
 
 @dataclass(frozen=True)
@@ -129,15 +135,39 @@ class Fields:
         return to_rgb8(self.cut(index, wide), self.names[index]), inner
 
     def digest(self) -> bytes:
-        """A digest of (a grid of) the pixels, by which an image without a file is known."""
+        """A digest of (a grid of) the pixels, by which an image without a file is known; they are read once."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> bytes:
         found = hashlib.sha256("\n".join(map(str, self.sizes)).encode())
         for index in range(min(len(self), 8)):
-            height, width = self.sizes[index]
-            data = full_resolution(self.layer)
-            plane = data[index] if self.series else data
-            grid = plane[:: max(1, height // _DIGEST_GRID), :: max(1, width // _DIGEST_GRID)]
-            found.update(np.ascontiguousarray(np.asarray(grid)).tobytes())
+            for part in self._coarsely(index, _DIGEST_GRID):
+                found.update(np.ascontiguousarray(part).tobytes())
         return found.digest()
+
+    def refuse_grey(self) -> None:
+        """Raise ``ImageError`` where red, green and blue of the first field are the same everywhere."""
+        parts = [part[..., :3] for part in self._coarsely(0, _GREY_SAMPLES) if part.size]
+        if parts and all((part == part[..., :1]).all() for part in parts):
+            raise ImageError(
+                f"{self.layer.name}: red, green and blue are the same everywhere, so this is a grey image; "
+                "the stain cannot be seen without its colors."
+            )
+
+    def _coarsely(self, index: int, n: int) -> Iterator[NDArray[Any]]:
+        """Pixels spread over field ``index``, about ``n`` along a side: of the smallest level that has so many; where
+        that is large and not in memory, whole squares instead."""
+        levels = list(self.layer.data) if self.layer.multiscale else [self.layer.data]
+        level = next((level for level in reversed(levels) if min(level.shape[-3:-1]) >= n), levels[0])
+        plane = level[index] if self.series else level
+        height, width = self.sizes[index] if level is levels[0] else plane.shape[:2]
+        if isinstance(level, np.ndarray) or height * width <= LARGE:
+            yield np.asarray(plane[:: max(1, height // n), :: max(1, width // n)])
+            return
+        tops, lefts = ([k * (side - _SQUARE) // (_SQUARES - 1) for k in range(_SQUARES)] for side in (height, width))
+        for top, left in product(tops, lefts):
+            yield np.asarray(plane[top : top + _SQUARE, left : left + _SQUARE])
 
 
 class FieldPixels:
@@ -153,8 +183,14 @@ class FieldPixels:
         return self._fields.read(self._index)
 
 
-def fields_of(layer: Image) -> Fields:
+def fields_of(layer: Image, *, look: bool = True) -> Fields:
     """The fields of an image layer.
+
+    Parameters
+    ----------
+    layer : Image
+    look : bool
+        Whether pixels are read to tell a grey image; without it ``refuse_grey`` is left to a thread.
 
     Raises
     ------
@@ -182,7 +218,8 @@ def fields_of(layer: Image) -> Fields:
     if len(names) != count:
         names = tuple(p.name for p in paths) if len(paths) == count else _array_names(name, count)
     fields = Fields(layer, names, paths if len(paths) == count else (), sizes, series)
-    _refuse_grey(fields)
+    if look:
+        fields.refuse_grey()
     return fields
 
 
@@ -238,15 +275,3 @@ def _alike(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
 
 def _array_names(name: str, count: int) -> tuple[str, ...]:
     return (name,) if count == 1 else tuple(f"{name} [{i + 1}]" for i in range(count))
-
-
-def _refuse_grey(fields: Fields) -> None:
-    height, width = fields.sizes[0]
-    data = full_resolution(fields.layer)
-    plane = data[0] if fields.series else data
-    grid = np.asarray(plane[:: max(1, height // _GREY_SAMPLES), :: max(1, width // _GREY_SAMPLES)])[..., :3]
-    if grid.size and (grid == grid[..., :1]).all():
-        raise ImageError(
-            f"{fields.layer.name}: red, green and blue are the same everywhere, so this is a grey image; "
-            "the stain cannot be seen without its colors."
-        )

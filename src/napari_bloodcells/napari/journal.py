@@ -1,8 +1,8 @@
 """The journal: a review on disk, kept up after every change and whole again after a crash.
 
-A text file with one JSON value a line: first what the review is (fields, scheme, model), then every cell, then one
-line per edit with the cells as they stood after it.  A change appends one line, so ten thousand cells are kept as
-quickly as ten; a line that a crash cut short is left out on reading.  The file is the plugin's own
+A text file with one JSON value a line: first what the review is (fields, scheme, model), then every cell and every
+deleted one, then one line per edit with the cells as they stood after it.  A change appends one line, so ten thousand
+cells are kept as quickly as ten; a line that a crash cut short is left out on reading.  The file is the plugin's own
 (``IMAGE.bloodcells.jsonl``): neither image nor VOC file is ever written.
 """
 
@@ -13,7 +13,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,7 @@ class Journal:
             The file cannot be written.
         """
         lines = [_header(self.review), *({"cell": cell.to_json()} for cell in self.review.cells)]
+        lines += [{"deleted": cell.to_json()} for cell in self.review.deleted]
         half = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +128,7 @@ class Journal:
     def _append(self, edit: Edit) -> None:
         after = [cell.to_json() for cell in edit.after if cell is not None]
         gone = [cell.id for cell in edit.removed]
-        line = _line({"edit": edit.title, "cells": after, "removed": gone})
+        line = _line({"edit": edit.title, "time": self.review.now(), "cells": after, "removed": gone})
         try:
             with self.path.open("ab") as file:
                 file.write(line)
@@ -163,32 +164,47 @@ def read_journal(path: Path, reviewer: str = "") -> Review:
     except (KeyError, TypeError, ValueError) as error:
         raise AnnotationError(f"{path.name}: the head of the kept review is damaged ({error}).") from error
     cells: dict[int, Cell] = {}
+    deleted: dict[int, Cell] = {}
     for number, text in enumerate(lines[1:], start=2):
         try:
-            _replay(json.loads(text), cells, len(images))
+            _replay(json.loads(text), cells, deleted, len(images))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             _LOG.warning("%s: line %d is damaged (%s); left out.", path.name, number, error)
-    return Review(scheme, images, cells.values(), reviewer, info)
+    return Review(scheme, images, cells.values(), reviewer, info, deleted.values())
+
+
+def journal_head(path: Path) -> dict[str, Any]:
+    """What the first line of a journal says (``images``, ``info``); empty where the file is none."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            head = json.loads(file.readline())
+        is_head = head.get("format") == FORMAT and isinstance(head["images"], list)
+        return {**head, "info": dict(head.get("info") or {})} if is_head else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
 
 
 def journal_matches(path: Path, images: tuple[str, ...]) -> bool:
     """Whether ``path`` is a journal of these fields."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            head = json.loads(file.readline())
-        return bool(head.get("format") == FORMAT and tuple(head["images"]) == images)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+    return tuple(journal_head(path).get("images", ())) == images
 
 
-def _replay(value: dict[str, Any], cells: dict[int, Cell], n_images: int) -> None:
+def _replay(value: dict[str, Any], cells: dict[int, Cell], deleted: dict[int, Cell], n_images: int) -> None:
+    if "deleted" in value:
+        cell = Cell.from_json(value["deleted"])
+        if 0 <= cell.image < n_images:
+            deleted[cell.id] = cell
+        return
     changed = [Cell.from_json(c) for c in ([value["cell"]] if "cell" in value else value["cells"])]
     if any(not 0 <= cell.image < n_images for cell in changed):
         raise ValueError("a cell on a field that is not there")
     for cell in changed:
         cells[cell.id] = cell
-    for cell_id in value.get("removed", ()):
-        cells.pop(int(cell_id), None)
+        deleted.pop(cell.id, None)
+    for cell_id in map(int, value.get("removed", ())):
+        if cell_id in cells:
+            gone = cells.pop(cell_id)
+            deleted[cell_id] = replace(gone, time=str(value.get("time", gone.time)))
 
 
 def _header(review: Review) -> dict[str, Any]:
@@ -202,13 +218,14 @@ def _line(value: dict[str, Any]) -> bytes:
 
 
 def _keep_former(path: Path) -> None:
-    """Rename the journal that stands at ``path``, unless nothing in it was reviewed."""
+    """Rename the journal that stands at ``path``, unless nothing in it was reviewed or deleted."""
     try:
-        if not any(cell.reviewed for cell in read_journal(path).cells):
+        former = read_journal(path)
+        if not former.deleted and not any(cell.reviewed for cell in former.cells):
             return
     except AnnotationError:
         pass
     number = 1
-    while (former := path.with_name(f"{path.name}~{number}")).exists():
+    while (aside := path.with_name(f"{path.name}~{number}")).exists():
         number += 1
-    os.replace(path, former)
+    os.replace(path, aside)

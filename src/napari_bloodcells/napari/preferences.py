@@ -28,6 +28,11 @@ class Counting:
     threshold: float = -1.0
     cells_wanted: int = 100
 
+    @property
+    def least_confidence(self) -> float | None:
+        """Below which a cell is unidentified; None where the model's own threshold holds."""
+        return None if self.threshold < 0 else self.threshold
+
 
 @dataclass(frozen=True)
 class Reference:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from napari_bloodcells.core.classes import NOT_A_WBC, UNIDENTIFIED
-from napari_bloodcells.napari.cell import Box, Cell, Edit, best_match
+from napari_bloodcells.napari.carried import Carried, carry_over, in_scheme
+from napari_bloodcells.napari.cell import Box, Cell, Edit
 
 if TYPE_CHECKING:
     from napari_bloodcells.core.classes import ClassScheme
@@ -48,6 +49,8 @@ class Review:
         Who is at the microscope; "" takes the login.
     info : dict
         Where the cells are from: model, hash, box source, file.
+    deleted : iterable of Cell
+        Cells that a person deleted earlier, so that the next count does not bring them back.
 
     Examples
     --------
@@ -71,6 +74,7 @@ class Review:
         cells: Iterable[Cell] = (),
         reviewer: str = "",
         info: dict[str, Any] | None = None,
+        deleted: Iterable[Cell] = (),
     ) -> None:
         self.scheme = scheme
         self.images = tuple(images)
@@ -78,7 +82,8 @@ class Review:
         self.info = dict(info or {})
         self.now: Callable[[], str] = utc_now
         self._cells = {cell.id: cell for cell in cells}
-        self._next_id = max(self._cells, default=0) + 1
+        self._deleted = {cell.id: cell for cell in deleted}
+        self._next_id = max([0, *self._cells, *self._deleted]) + 1
         self._done: list[Edit] = []
         self._undone: list[Edit] = []
         self._selection: tuple[int, ...] = ()
@@ -92,6 +97,11 @@ class Review:
     def cells(self) -> tuple[Cell, ...]:
         """All cells in the order in which they came."""
         return tuple(self._cells.values())
+
+    @property
+    def deleted(self) -> tuple[Cell, ...]:
+        """Cells that a person deleted, with the time of that."""
+        return tuple(self._deleted.values())
 
     def cell(self, cell_id: int) -> Cell:
         """One cell; ``KeyError`` where it is gone."""
@@ -161,7 +171,7 @@ class Review:
         """
         if name not in self.class_names():
             raise ValueError(f"{name!r} is no class here; there are {', '.join(self.class_names())}.")
-        self._change(f"class {name}", ids, name=name)
+        self._change(f"class {name}", ids, name=name, meant="")
 
     def confirm(self, ids: Iterable[int]) -> None:
         """Mark the cells as looked at, with the class that they have."""
@@ -169,15 +179,17 @@ class Review:
         self._change("confirmed", waiting)
 
     def move(self, boxes: dict[int, Box]) -> None:
-        """Give cells new boxes (pixels)."""
+        """Give cells new boxes (pixels); where a box was found is kept beside it."""
         old = [self._cells[i] for i in boxes if i in self._cells and self._cells[i].box != boxes[i]]
-        self._apply("box moved", old, [self._touched(cell, box=boxes[cell.id]) for cell in old])
+        found = {c.id: c.origin or (None if c.source == "drawn" else c.box) for c in old}
+        self._apply("box moved", old, [self._touched(c, box=boxes[c.id], origin=found[c.id]) for c in old])
 
     def add(self, image: int, boxes: Sequence[Box], name: str = UNIDENTIFIED) -> tuple[int, ...]:
         """Add cells drawn by hand on the field ``image``; their ids."""
         if not boxes:
             return ()
-        number = max((c.number for c in self._cells.values() if c.image == image), default=0)
+        taken = (*self._cells.values(), *self._deleted.values())  # a saved table has the deleted ones too
+        number = max((c.number for c in taken if c.image == image), default=0)
         new: list[Cell] = []
         for k, box in enumerate(boxes, start=1):
             cell = Cell(self._next_id, image, number + k, box, name, source="drawn")
@@ -192,15 +204,22 @@ class Review:
         self._apply("cell deleted", old, [None] * len(old))
 
     def settle(self, cells: Iterable[Cell]) -> None:
-        """Put what the model said of freshly drawn cells into the edit that drew them, so that undo takes both back."""
+        """Put what the model said of freshly drawn cells into the edit that drew them, so that undo takes both back.
+
+        Only what is the model's is taken from ``cells``: a box that was moved meanwhile, or a class that was given,
+        stays.
+        """
         for cell in cells:
             old = self._cells.get(cell.id)
             if old is None:
                 continue
+            # ``u`` leaves the name as it is drawn with; so it is told by the edit that a person said so
+            edits = [edit for edit in self._done if edit.title == f"class {UNIDENTIFIED}"]
+            name = UNIDENTIFIED if any(cell.id in edit.ids for edit in edits) else cell.name
             for history in (self._done, self._undone):
-                history[:] = [_with(edit, old, cell) for edit in history]
-            self._cells[cell.id] = cell
-            self.changed.emit(Edit("classified", (old,), (cell,)))
+                history[:] = [_settled(edit, cell, name) for edit in history]
+            new = self._cells[cell.id] = _said_by_model(old, cell, name)
+            self.changed.emit(Edit("classified", (old,), (new,)))
 
     def undo(self) -> None:
         """Take the last change back; nothing happens where there is none."""
@@ -226,34 +245,18 @@ class Review:
         """What ``redo`` would make again; "" where there is nothing."""
         return self._undone[-1].title if self._undone else ""
 
-    def carry_over(self, former: Review) -> int:
-        """Keep what a person decided in ``former`` (before a new run): how many cells.
+    def carry_over(self, former: Review) -> Carried:
+        """Keep what a person decided in ``former`` (before a new run, on disk): see ``carried.py``."""
+        cells, deleted, carried = carry_over(self, former)
+        self._cells = {cell.id: cell for cell in cells}
+        self._deleted = {cell.id: cell for cell in deleted}
+        self._next_id = max([0, *self._cells, *self._deleted]) + 1
+        return carried
 
-        A reviewed cell goes to the new cell that its box overlaps by half or more; one that no new cell overlaps
-        comes along with its box.
-        """
-        by_image: dict[str, list[Cell]] = {}
-        for cell in self._cells.values():
-            by_image.setdefault(self.images[cell.image], []).append(cell)
-        position = {name: i for i, name in enumerate(self.images)}
-        kept = 0
-        for old in former.cells:
-            name = former.images[old.image]
-            if not old.reviewed or name not in position:
-                continue
-            here = by_image.setdefault(name, [])
-            match = best_match(old.box, here)
-            if match is not None:
-                here.remove(match)
-                box = old.box if old.source == "drawn" else match.box
-                new = replace(match, name=old.name, box=box, reviewed=True, reviewer=old.reviewer, time=old.time)
-            else:
-                number = max((c.number for c in self._cells.values() if c.image == position[name]), default=0) + 1
-                new = replace(old, id=self._next_id, image=position[name], number=number)
-                self._next_id += 1
-            self._cells[new.id] = new
-            kept += 1
-        return kept
+    def use_scheme(self, scheme: ClassScheme) -> None:
+        """Bring all cells to the classes of another scheme."""
+        self._cells = {c.id: in_scheme(c, self.scheme, scheme) for c in self._cells.values()}
+        self.scheme = scheme
 
     def _touched(self, cell: Cell, **changes: Any) -> Cell:
         return replace(cell, **changes, reviewed=True, reviewer=self.reviewer, time=self.now())
@@ -274,16 +277,32 @@ class Review:
         for before, after in zip(edit.before, edit.after, strict=True):
             if after is not None:
                 self._cells[after.id] = after
+                self._deleted.pop(after.id, None)
             elif before is not None:
                 self._cells.pop(before.id, None)
+                self._deleted[before.id] = replace(before, time=self.now())
         self.changed.emit(edit)
         self.select([i for i in self._selection if i in self._cells])
 
 
-def _with(edit: Edit, old: Cell, new: Cell) -> Edit:
-    """``edit`` with ``new`` in place of ``old`` wherever it stands."""
-    if old not in edit.after and old not in edit.before:
+def _settled(edit: Edit, said: Cell, name: str) -> Edit:
+    """``edit`` with what the model said of a cell wherever that stands."""
+    if said.id not in edit.ids:
         return edit
-    before = tuple(new if cell == old else cell for cell in edit.before)
-    after = tuple(new if cell == old else cell for cell in edit.after)
+    sides = ([c and _said_by_model(c, said, name) for c in side] for side in (edit.before, edit.after))
+    before, after = map(tuple, sides)
     return Edit(edit.title, before, after)
+
+
+def _said_by_model(cell: Cell, said: Cell, name: str) -> Cell:
+    """``cell`` with the columns of the model from ``said``, and its class where nobody gave another one."""
+    if cell.id != said.id:
+        return cell
+    return replace(
+        cell,
+        name=name if cell.name == UNIDENTIFIED else cell.name,
+        machine=said.machine,
+        confidence=said.confidence,
+        probabilities=said.probabilities,
+        distance=said.distance,
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_bloodcells.core.classes import NOT_A_WBC, UNIDENTIFIED, ClassScheme, load_scheme, parse_scheme, scheme_names
@@ -55,6 +56,15 @@ def review_frame(review: Review, cells: Sequence[Cell] | None = None) -> pd.Data
     numeric = [*BOX_COLUMNS, "confidence", "distance", *probability_columns(frame)]
     frame = frame.astype({**dict.fromkeys(numeric, "float64"), "cell": "int64", "reviewed": "bool"})
     return frame if any(c.label for c in shown) else frame.drop(columns="label")
+
+
+def deleted_rows(review: Review) -> list[dict[str, Any]]:
+    """Rows that tell who reads a table of the review which of the counted cells were deleted: as ``not a WBC``, where
+    they were found."""
+    cells = [
+        replace(c, name=NOT_A_WBC, box=c.origin or c.box, reviewed=True) for c in review.deleted if c.source != "drawn"
+    ]
+    return review_frame(review, cells).to_dict("records") if cells else []
 
 
 def image_records(images: pd.DataFrame) -> list[dict[str, Any]]:

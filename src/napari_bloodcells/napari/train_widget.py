@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QLabel, QSpinBox, QVBoxLayout
 
 from napari_bloodcells.core.errors import BloodcellsError, Cancelled
@@ -15,12 +17,13 @@ from napari_bloodcells.napari.count_form import DEVICES, MARGINS, WIDTH, ModelCh
 from napari_bloodcells.napari.curves import Curves
 from napari_bloodcells.napari.folder_choice import FolderChoice
 from napari_bloodcells.napari.quiet_import import load_torch
-from napari_bloodcells.napari.reviewed_cells import class_counts, folder_data, open_layers_data
+from napari_bloodcells.napari.reviewed_cells import class_counts, folder_data, open_reviews, reviews_data
 from napari_bloodcells.napari.run_bar import RunBar
 from napari_bloodcells.napari.worker import Standing, Task, TaskWidget, ThreadProgress, report_error
 
 if TYPE_CHECKING:
     import napari
+    from napari_bloodcells.core.datasets.base import DataSet
 
 CALIBRATE, ADAPT = "calibrate", "adapt"
 LAYERS, FOLDER = "layers", "folder"
@@ -34,7 +37,14 @@ class TrainWidget(TaskWidget):
     Parameters
     ----------
     napari_viewer : napari.viewer.Viewer
+
+    Signals
+    -------
+    learning : str
+        What the cells are, once the thread has read them.
     """
+
+    learning = Signal(str)
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
@@ -76,17 +86,19 @@ class TrainWidget(TaskWidget):
             ("&Device", self.device),
             ("&Result", self.output),
         )
-        layout = QVBoxLayout(self)
+        layout = QVBoxLayout()
         layout.setContentsMargins(*MARGINS)
         layout.addLayout(form)
         layout.addWidget(self.run_bar)
         layout.addWidget(self.found)
         layout.addWidget(self.curves, 1)
         layout.addStretch()
+        self.lay_out(layout)
         self.setMinimumWidth(WIDTH)
         self.source.currentIndexChanged.connect(self._show_choices)
         self.method.currentIndexChanged.connect(self._show_choices)
         self.run_bar.run.clicked.connect(self.run)
+        self.learning.connect(self.found.setText)
         self.task.told.connect(self._told)
         self.task.finished.connect(self._trained)
         self.task.failed.connect(self._failed)
@@ -99,18 +111,20 @@ class TrainWidget(TaskWidget):
             self.run_bar.say("Name a new folder for the model first.")
             return
         try:
-            data = self._data()
+            read = self._reading()
         except BloodcellsError as error:
             self.run_bar.say(str(error))
             report_error(error, "Reading the cells")
             return
         method, model, device = self.method.currentData(), self.model.name, self.device.currentData()
         overrides = {"epochs": self.epochs.value()} if self.epochs.value() else {}
-        learning = f"Learning from {class_counts(data)}." if not isinstance(data, Path) and method != ADAPT else ""
-        self.found.setText(learning)
+        self.found.setText("")
         self.curves.clear()
 
         def work(progress: ThreadProgress) -> Any:
+            data = read(progress)
+            if not isinstance(data, Path) and method != ADAPT:
+                self.learning.emit(f"Learning from {class_counts(data)}.")
             load_torch(for_training=True)
             if method == CALIBRATE:
                 from napari_bloodcells.core.calibrate import calibrate
@@ -127,14 +141,16 @@ class TrainWidget(TaskWidget):
 
         self.task.start(work, f"Training {output.name}")
 
-    def _data(self) -> Any:
+    def _reading(self) -> Callable[[ThreadProgress], DataSet | Path]:
+        """What reads the chosen cells, in the thread: photographs and folders may lie on a slow disk."""
         adapting = self.method.currentData() == ADAPT
         if self.source.currentData() == LAYERS:
-            return open_layers_data(self.viewer.layers, unseen=adapting)
+            found = open_reviews(self.viewer.layers, unseen=adapting)
+            return lambda progress: reviews_data(found, unseen=adapting, progress=progress)
         folder = self.folder.path
         if folder is None or not folder.is_dir():
             raise BloodcellsError("Choose the folder of the cells first.")
-        return folder if adapting else folder_data(folder)
+        return lambda _: folder if adapting else folder_data(folder)
 
     def _show_choices(self, *_: object) -> None:
         """Show only the choices that count."""

@@ -17,13 +17,15 @@ from typing import Any
 
 from napari.qt.threading import FunctionWorker, create_worker
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QObject, QTimer, Signal
-from qtpy.QtWidgets import QWidget
+from qtpy.compat import isalive
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
+from qtpy.QtWidgets import QFrame, QLayout, QScrollArea, QVBoxLayout, QWidget
 
 from napari_bloodcells.core.errors import BloodcellsError, Cancelled
 
 _LOG = logging.getLogger(__name__)
 _TICK_MS = 250
+_LEAST_HEIGHT = 400
 
 
 @dataclass(frozen=True)
@@ -142,14 +144,62 @@ class Task(QObject):
             self.failed.emit(error)
 
 
-class TaskWidget(QWidget):
+class DockedWidget(QWidget):
+    """A widget that lets go of the viewer when it is closed, as a window or with its dock.
+
+    A dock that is closed (x) tells its widget by no event but that it has no parent any more; docking elsewhere and
+    floating leave it in its dock.
+    """
+
+    _content: QWidget | None = None
+
+    def let_go(self) -> None:
+        """Stop what runs and follow the viewer no longer; may be called again."""
+        raise NotImplementedError
+
+    def lay_out(self, layout: QLayout) -> None:
+        """Fill the widget with ``layout``; in a dock that is too low for it, it is scrolled, and nothing overlaps."""
+        content, scroll = QWidget(), QScrollArea()
+        content.setLayout(layout)
+        scroll.setWidget(content)
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(scroll)
+        self._content = content
+
+    def minimumSizeHint(self) -> QSize:
+        """All of it, up to a height: to an upper dock napari gives no more than this."""
+        least = super().minimumSizeHint()
+        if self._content is not None:
+            least.setHeight(min(self._content.minimumSizeHint().height(), _LEAST_HEIGHT))
+        return least
+
+    def closeEvent(self, event: Any) -> None:
+        self.let_go()
+        super().closeEvent(event)
+
+    def changeEvent(self, event: QEvent) -> None:
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange and self.parentWidget() is None:
+            QTimer.singleShot(0, lambda: self._left())  # a widget that is only moved has its next parent by then
+
+    def _left(self) -> None:
+        if isalive(self) and self.parentWidget() is None and not self.isVisible():
+            self.let_go()
+
+
+class TaskWidget(DockedWidget):
     """A widget with one ``task``, which is stopped when the widget is closed: nobody could stop it any more."""
 
     task: Task
 
-    def closeEvent(self, event: Any) -> None:
+    def let_go(self) -> None:
+        """Stop the task."""
         self.task.cancel()
-        super().closeEvent(event)
 
 
 def _quietly(work: Callable[[ThreadProgress], Any], progress: ThreadProgress) -> tuple[Any, BaseException | None]:

@@ -24,11 +24,16 @@ UNTYPED = "WBC"
 
 
 def write_cells_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save a cell layer as ``cells.csv``, corrections included."""
+    """Save a cell layer as ``cells.csv``, corrections included; cells that were deleted are in it as ``not a WBC``."""
+    import pandas as pd
+
     from napari_bloodcells.core.counting.cellstable import write_cells
 
-    target = _free(Path(path))
-    return [str(write_cells(layer_table(data, attributes), target))]
+    table = layer_table(data, attributes)
+    if deleted := attributes.get("metadata", {}).get(METADATA, {}).get("deleted"):
+        gone = pd.DataFrame(deleted).reindex(columns=table.columns)
+        table = gone if table.empty else pd.concat([table, gone], ignore_index=True)
+    return [str(write_cells(table, _free(Path(path))))]
 
 
 def write_voc_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:

@@ -167,5 +167,46 @@ def test_corrections_of_another_run_are_refused() -> None:
         apply_corrections(_cells(), moved)
 
 
+def _row(**changes: object) -> pd.DataFrame:
+    """The corrections of one cell, as the plugin writes them."""
+    row = _cells().iloc[:1].assign(machine_class="neutrophil", reviewed=True, reviewer="ada", time="2026-11-30")
+    return row.assign(**changes)
+
+
+def test_a_cell_that_a_reviewer_drew_joins_those_of_its_image() -> None:
+    box = {"x_min": 200.0, "y_min": 20.0, "x_max": 260.0, "y_max": 80.0}
+    drawn = _row(cell=3, box_source="drawn", machine_class="monocyte", **box)
+    fixed = apply_corrections(_cells(), drawn)
+    assert fixed[["image", "cell"]].to_numpy().tolist()[:3] == [["a/1.jpg", 1], ["a/1.jpg", 2], ["a/1.jpg", 3]]
+    assert fixed.dtypes[_cells().columns].tolist() == _cells().dtypes.tolist()
+    new = fixed.iloc[2]
+    assert (new["class"], new["machine_class"], new["box_source"], new["x_max"]) == (
+        "neutrophil",
+        "monocyte",
+        "drawn",
+        260,
+    )
+    assert fixed["reviewed"].tolist() == [False, False, True, False]
+    again = apply_corrections(fixed, drawn.assign(**{"class": "unidentified"}))
+    assert again["class"].tolist()[2] == "unidentified"
+    assert len(again) == 4
+
+
+def test_a_drawn_cell_whose_number_is_taken_gets_the_next_one_and_one_of_no_image_is_refused() -> None:
+    fixed = apply_corrections(_cells(), _row(x_min=300.0, x_max=360.0, box_source="drawn"))
+    assert fixed["cell"].tolist() == [1, 2, 3, 1]
+    alone = _row(image="empty.jpg", cell=1, box_source="drawn")
+    assert len(apply_corrections(_cells(), alone, ["a/1.jpg", "empty.jpg"])) == 4
+    with pytest.raises(AnnotationError, match=r"empty\.jpg: cell 1 of the corrections"):
+        apply_corrections(_cells(), alone)
+
+
+def test_a_box_that_a_reviewer_moved_is_where_it_was_moved_to_and_far_away_it_is_another() -> None:
+    fixed = apply_corrections(_cells(), _row(x_max=70.0))
+    assert fixed["x_max"].tolist()[0] == 70
+    with pytest.raises(AnnotationError, match="cell 1 of the corrections"):
+        apply_corrections(_cells(), _row(x_min=300.0, x_max=360.0))
+
+
 def test_bytes_that_are_no_text_become_escapes() -> None:
     assert table_name("a\udce9.jpg").encode("utf-8") == b"a\\udce9.jpg"

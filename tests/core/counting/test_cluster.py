@@ -10,14 +10,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import dask
 import pytest
 
 from napari_bloodcells.core.count import count
+from napari_bloodcells.core.counting.cluster import _Parcel
 from napari_bloodcells.core.counting.options import CountOptions
-from napari_bloodcells.core.errors import BloodcellsError, UsageError
+from napari_bloodcells.core.counting.pipeline import FieldCounter
+from napari_bloodcells.core.counting.setup import CounterSetup
+from napari_bloodcells.core.errors import BloodcellsError, OutageError, UsageError
 from napari_bloodcells.core.progress import Silent
 
 
@@ -73,6 +79,48 @@ def test_a_worker_that_is_killed_has_its_shards_run_again_to_the_same_bytes(
     assert len(result.images) == 12
     for name in ("cells.csv", "images.csv", "differential.csv"):
         assert (tmp_path / "cluster" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+@pytest.mark.parametrize("lost", ["scheduler", "worker"])
+def test_losing_the_scheduler_or_all_that_held_the_model_is_one_line(
+    smears: Path, tiny_model: Path, tmp_path: Path, lost: str
+) -> None:
+    worker = ("distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard")
+    scheduler = ("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+    options = CountOptions(output=tmp_path / "out", batch_size=1)
+    with process(*scheduler, log=tmp_path / "scheduler.log") as first:
+        address = address_in(tmp_path / "scheduler.log")
+        with process(*worker, address, log=tmp_path / "1.log") as second:
+            victim = first if lost == "scheduler" else second
+            patience = dask.config.set({"distributed.comm.timeouts.connect": "3s"})
+            with patience, pytest.raises(OutageError, match="--resume goes on") as told:
+                count(
+                    smears,
+                    str(tiny_model),
+                    "xml",
+                    "cpu",
+                    KillAfter(victim, 2),
+                    replace(options, cluster=address),
+                )
+    assert "\n" not in str(told.value)
+    assert len(list((tmp_path / "out" / ".partial").glob("*.jsonl"))) >= 2
+    result = count(smears, str(tiny_model), "xml", "cpu", options=replace(options, resume=True))
+    assert (result.images["status"] == "ok").all()
+
+
+def test_each_thread_of_a_worker_has_a_counter_of_its_own_with_the_same_model(tiny_model: Path) -> None:
+    parcel = _Parcel.pack(CounterSetup(model=str(tiny_model), device="cpu", boxes="xml"))
+    start = threading.Barrier(3)
+
+    def opened(_: int) -> FieldCounter:
+        start.wait()
+        assert parcel.open() is parcel.open()
+        return parcel.open()
+
+    with ThreadPoolExecutor(3) as pool:
+        counters = list(pool.map(opened, range(3)))
+    assert len({id(counter) for counter in counters}) == len({id(counter.times) for counter in counters}) == 3
+    assert len({id(counter.model) for counter in counters}) == 1
 
 
 @pytest.mark.parametrize(

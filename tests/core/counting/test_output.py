@@ -14,7 +14,9 @@ from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.count import count
 from napari_bloodcells.core.counting.options import CountOptions
 from napari_bloodcells.core.counting.output import check_output, table_bytes
-from napari_bloodcells.core.errors import OutputError, UsageError
+from napari_bloodcells.core.errors import Cancelled, OutputError, UsageError
+from napari_bloodcells.core.images import read_image
+from napari_bloodcells.core.progress import Silent
 
 GREY = np.full((60, 60, 3), 230, np.uint8)
 
@@ -82,3 +84,64 @@ def test_other_pixels_boxes_or_limits_are_another_run(tiny_model: Path, tmp_path
         (model / "model.json").write_text(json.dumps({**json.loads(text), name: value}))
         with pytest.raises(OutputError, match=f"the model's {name} differs"):
             resume(GREY)
+
+
+def test_nothing_is_written_beside_photographs_that_a_generator_gives(
+    smears: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    shutil.copytree(smears / "a", folder)
+    with pytest.raises(UsageError, match="inside of the images' folder"):
+        count(folder.glob("*.png"), str(tiny_model), "xml", "cpu", options=CountOptions(output=folder))
+    result = count(folder.glob("*.png"), str(tiny_model), "xml", "cpu", options=CountOptions(output=tmp_path / "out"))
+    assert len(result.images) == 6
+    assert len(count((read_image(f) for f in folder.glob("*0.png")), str(tiny_model), "whole", "cpu").images) == 1
+
+
+def test_nothing_is_written_into_a_folder_that_a_link_leads_to(smears: Path, tiny_model: Path, tmp_path: Path) -> None:
+    folder, real, single = tmp_path / "in", tmp_path / "real" / "deep", tmp_path / "single"
+    shutil.copytree(smears / "a", real)
+    single.mkdir()
+    shutil.copy(min(real.glob("*.png")), single / "z.png")
+    folder.mkdir()
+    (folder / "far").symlink_to(real.parent)
+    (folder / "z.png").symlink_to(single / "z.png")
+    for place in (real, real.parent, real.parent / "out", single):
+        with pytest.raises(UsageError, match="inside of the images' folder"):
+            count(folder, str(tiny_model), "xml", "cpu", options=CountOptions(output=place))
+    assert not (real.parent / "out").exists()
+    assert len(count(folder, str(tiny_model), "xml", "cpu", options=CountOptions(output=tmp_path / "out")).images) == 7
+
+
+class _StopsAtOnce(Silent):
+    def cancelled(self) -> bool:
+        return True
+
+
+def test_labels_that_were_edited_are_another_run(smears: Path, tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("1.png", "2.png"):
+        shutil.copy(min((smears / "a").glob("*.png")), folder / name)
+
+    def go_on(label: str, progress: Silent) -> list[str]:
+        (folder / "labels.csv").write_text(f"image,label\n1.png,{label}\n2.png,{label}\n")
+        options = CountOptions(output=tmp_path / "out", resume=True, batch_size=1)
+        return count(folder, str(tiny_model), "whole", "cpu", progress, options).cells["label"].tolist()
+
+    with pytest.raises(Cancelled):
+        go_on("monocyte", _StopsAtOnce())
+    with pytest.raises(OutputError, match="the list of labels differs"):
+        go_on("basophil", Silent())
+    assert go_on("monocyte", Silent()) == ["monocyte"] * 2
+
+
+def test_a_finished_run_in_another_format_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    def go_on(format: str) -> None:
+        options = CountOptions(output=tmp_path, format=format, resume=True)
+        count([GREY], str(tiny_model), "whole", "cpu", options=options)
+
+    go_on("csv")
+    go_on("csv")
+    with pytest.raises(UsageError, match=r"its tables as csv, not json; say --format csv, or count again"):
+        go_on("json")

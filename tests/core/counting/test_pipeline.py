@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import re
+import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 from napari_bloodcells.core.boxes import Boxes, iou
+from napari_bloodcells.core.count import count
+from napari_bloodcells.core.counting import pipeline
 from napari_bloodcells.core.counting.cells import FieldRecord
 from napari_bloodcells.core.counting.jobs import FieldJob
 from napari_bloodcells.core.counting.located import enlarged, match_labels, reading_order
+from napari_bloodcells.core.counting.options import CountOptions
 from napari_bloodcells.core.counting.picture import Picture
 from napari_bloodcells.core.counting.pipeline import FieldCounter
 from napari_bloodcells.core.counting.setup import CounterSetup
+from napari_bloodcells.core.errors import OutageError
 from napari_bloodcells.core.images import Photograph
+from napari_bloodcells.core.localize.learned import LearnedLocalizer
 from napari_bloodcells.synthetic import SmearSettings, write_folder
 
 
@@ -148,3 +158,143 @@ def test_what_was_worked_around_in_reading_is_a_warning_of_its_image_and_is_not_
     read = [["0.gif: holds 3 pictures; the first is read."], ["1.tif: holds 2 pictures; the first is read."], []]
     assert [texts[:-1] for texts in said] == read * 3
     assert [texts[-1].partition(": box 1 (")[0] for texts in said] == ["0.xml", "1.xml", "2.xml"] * 3
+
+
+DEAD = torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be ...")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (DEAD, r"cpu failed \(CUDA error: an illegal memory access was encountered\): .*--resume"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), r"cpu failed \(cuDNN error.*--resume"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), r"cpu has too little memory \(CUDA out .*--resume"),
+    ],
+)
+def test_a_failing_device_ends_the_run_which_is_resumed_to_the_same_bytes(
+    smears: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    count(smears, str(tiny_model), "find", "cpu", options=CountOptions(output=tmp_path / "sound", batch_size=1))
+    calls = []
+
+    def through(self: LearnedLocalizer, *given: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 4:
+            raise error
+        return real(self, *given)
+
+    real = LearnedLocalizer._through_net
+    with monkeypatch.context() as broken:
+        broken.setattr(LearnedLocalizer, "_through_net", through)
+        with pytest.raises(OutageError, match=f"^{words}") as told:
+            count(smears, str(tiny_model), "find", "cpu", options=CountOptions(output=tmp_path / "out", batch_size=1))
+    assert "\n" not in str(told.value)
+    done = len(list((tmp_path / "out" / ".partial").glob("*.jsonl")))
+    assert 1 <= done <= 4
+    options = CountOptions(output=tmp_path / "out", batch_size=1, resume=True)
+    assert (count(smears, str(tiny_model), "find", "cpu", options=options).images["status"] == "ok").all()
+    for name in ("cells.csv", "images.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "sound" / name).read_bytes()
+
+
+def test_a_device_that_fails_in_a_slide_or_in_the_classifier_ends_the_run(
+    photographs: list[Path], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = FieldRecord("s.svs", status="s.svs: could not be counted (AcceleratorError: CUDA error: launch failure).")
+    monkeypatch.setattr("napari_bloodcells.core.slides.counting.count_slide", lambda counter, job: told)
+    with pytest.raises(OutageError, match=r"s\.svs: could not be counted"):
+        counted([Path("s.svs")], tiny_model)
+
+    def predict(crops: Any) -> Any:
+        raise DEAD
+
+    counter = FieldCounter(CounterSetup(model=str(tiny_model), device="cpu", boxes="find"))
+    monkeypatch.setattr(counter.model, "predict", predict)
+    with pytest.raises(OutageError, match="--resume"):
+        counter.count([FieldJob("a", str(photographs[0]))])
+
+
+def test_memory_that_runs_out_once_costs_no_image(
+    photographs: list[Path], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = counted(photographs, tiny_model)
+    real, seen = LearnedLocalizer._through_net, []
+
+    def through(self: LearnedLocalizer, windows: Any, scales: Any) -> Any:
+        seen.append(len(windows))
+        if len(seen) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(self, windows, scales)
+
+    monkeypatch.setattr(LearnedLocalizer, "_through_net", through)
+    records = counted(photographs, tiny_model)
+    assert seen[1] == 1
+    assert [(a.status, len(a.cells)) for a in records] == [(b.status, len(b.cells)) for b in sound]
+
+
+def test_threads_with_twins_of_a_counter_keep_their_warnings_and_times(
+    smears: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    xml = (smears / "a" / "smear_0000.xml").read_text()
+    corners = re.sub(r"<xmin>\d+</xmin>", "<xmin>{}</xmin>", xml, count=1)
+    jobs = []
+    for n in range(24):
+        (tmp_path / f"{n}.xml").write_text(corners.format(-n - 1))
+        jobs.append(FieldJob(f"{n}", str(smears / "a" / "smear_0000.png"), str(tmp_path / f"{n}.xml")))
+    counter = FieldCounter(CounterSetup(model=str(tiny_model), device="cpu", boxes="xml", um_per_pixel=0.2))
+    alone = counter.count(jobs)
+    assert [record.warnings[0].partition(":")[0] for record in alone] == [f"{n}.xml" for n in range(24)]
+    twins = [counter.twin() for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parts = list(pool.map(lambda n: twins[n].count(jobs[n::4]), range(4)))
+    assert [parts[n % 4][n // 4] for n in range(24)] == alone
+    assert [twin.times.images for twin in twins] == [6] * 4
+
+
+def test_what_is_read_ahead_is_bounded_in_bytes_and_two_may_always_wait(
+    photographs: list[Path], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = CounterSetup(model=str(tiny_model), device="cpu", boxes="find", readers=8)
+    jobs = [FieldJob(f"{n}", str(photographs[0])) for n in range(24)]
+    one = Picture.of_file(str(photographs[0])).held
+
+    def most_waiting(budget: int) -> int:
+        monkeypatch.setattr(pipeline, "AHEAD_BYTES", budget)
+        counter, begun, taken = FieldCounter(setup), [], []
+        real = counter._read
+        monkeypatch.setattr(counter, "_read", lambda job: begun.append(job) or real(job))
+        waiting = []
+        for read in counter._read_ahead(jobs):
+            taken.append(read)
+            time.sleep(0.01)
+            waiting.append(len(begun) - len(taken))
+        assert [job for job, _ in taken] == jobs
+        return max(waiting)
+
+    assert most_waiting(5 * one) <= 5
+    assert 1 <= most_waiting(1) <= 2
+    assert most_waiting(2**30) > 5
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_what_is_not_yet_read(
+    photographs: list[Path], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = FieldCounter(CounterSetup(model=str(tiny_model), device="cpu", boxes="find", readers=2))
+    real, begun, free = counter._read, [], threading.Event()
+
+    def read(job: FieldJob) -> Any:
+        begun.append(job)
+        if len(begun) > 2:
+            free.wait(0.3)
+        return real(job)
+
+    def stop(group: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(counter, "_read", read)
+    monkeypatch.setattr(counter, "_locate_group", stop)
+    monkeypatch.setattr(pipeline, "GROUP", 1)
+    with pytest.raises(KeyboardInterrupt):
+        counter.count([FieldJob(f"{n}", str(photographs[0])) for n in range(40)])
+    assert len(begun) <= 4

@@ -12,13 +12,13 @@ from PIL import Image
 
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.datasets.base import FieldTruth
-from napari_bloodcells.core.errors import DataSetError
+from napari_bloodcells.core.errors import DataSetError, DataWarning
 from napari_bloodcells.core.localize import calibrate_find, collect
 from napari_bloodcells.core.localize.drawn import SOURCE, drawn_fields
 from napari_bloodcells.core.localize.fields import labeled_field, red_cell_of
 from napari_bloodcells.core.localize.learned import WBC_PER_RED_CELL
 from napari_bloodcells.core.localize.net import CLASSES, CellNet, NetSettings
-from napari_bloodcells.core.localize.store import LocalizerInfo
+from napari_bloodcells.core.localize.store import Calibration, LocalizerInfo
 from napari_bloodcells.core.localize.targets import IGNORE
 from napari_bloodcells.core.localize.tiles import TileSettings
 from napari_bloodcells.core.localize.train_find import label_rest, train_localizer
@@ -111,8 +111,8 @@ def test_single_cells_are_boxed_by_their_stain_and_tell_the_magnification(tmp_pa
     for field in fields:
         sides = (field.boxes[0, 2:] - field.boxes[0, :2]) / np.array(field.image.size)
         assert sides.tolist() == pytest.approx([24 / 60] * 2, abs=0.1)  # the disk, not the picture
-    sizes = collect._red_cells(items)
-    assert next(iter(sizes.values())) == pytest.approx(24 / WBC_PER_RED_CELL, rel=0.15)
+    sizes = set(collect._red_cells(items).values())  # one for the whole source
+    assert list(sizes) == [pytest.approx(24 / WBC_PER_RED_CELL, rel=0.15)]
 
 
 def test_an_image_that_is_cut_to_its_cell_is_its_box(tmp_path: Path) -> None:
@@ -124,10 +124,107 @@ def test_an_image_that_is_cut_to_its_cell_is_its_box(tmp_path: Path) -> None:
 def test_photographs_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(b"no picture")
     items = [truth(picture(tmp_path / "a.png")), truth(tmp_path / "b.png")]
-    assert len(collect.read_fields(items, Silent())) == 1
+    with pytest.warns(DataWarning, match=r"^b\.png: .* It is left out\."):
+        assert len(collect.read_fields(items, Silent())) == 1
+    with pytest.warns(DataWarning) as told:
+        collect.read_fields(items[1:] * 13, Silent())
+    assert len(told) == 11
+    assert str(told[-1].message) == "3 more photographs cannot be read; left out."
     net = CellNet(NetSettings((16, 16, 16, 16), (1, 1, 1), 16)).eval()
-    info = LocalizerInfo()
-    assert calibrate_find.calibrate_localizer(net, info, items, Silent()) == info  # too few boxes: as it was
+    info = LocalizerInfo(thresholds=(0.3, 0.4, 0.35), calibration=(Calibration(slope=2.0),) * 3)
+    with pytest.warns(DataWarning) as told:
+        assert calibrate_find.calibrate_localizer(net, info, items, Silent()) == info  # too few boxes: as it was
+    texts = [str(warning.message) for warning in told]
+    assert any(text.startswith("b.png: ") for text in texts)
+    for name, threshold in zip(CLASSES, ("0.30", "0.40", "0.35"), strict=True):
+        (text,) = (text for text in texts if text.startswith(f"{name}: "))
+        assert f"calibrated as those it began with, its threshold stays {threshold};" in text
+
+
+def yolo(root: Path, name: str, text: str, side: int = 60, cell: int = 24) -> Path:
+    path = picture(root / f"{name}.png", side, cell)
+    path.with_suffix(".txt").write_text(text)
+    return path
+
+
+BOX = "0 0.5 0.5 0.4 0.4\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("train", "train"),
+        ("Training", "train"),
+        ("val", "val"),
+        ("valid", "val"),
+        ("VALIDATION", "val"),
+        ("test", "test"),
+        ("testing", "test"),
+        ("Test Simple", "test"),
+    ],
+)
+def test_published_parts_are_known_by_all_their_names(tmp_path: Path, name: str, part: str) -> None:
+    for i in range(12):
+        yolo(tmp_path / name, f"{i}", BOX)
+        picture(tmp_path / "cells" / name / "monocyte" / f"{i}.png")
+    assert {item.part for item in collect.read_parts(tmp_path) if item.truth.image.parent.name == name} == {part}
+    assert {item.part for item in collect.read_parts(tmp_path / "cells")} == {part}
+
+
+def test_lists_of_images_are_read_line_by_line(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    for i in range(16):
+        yolo(root, f"slide 1 {i:02d}", BOX)
+    lists = root / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "test.txt").write_text("".join(f"slide 1 {i:02d}\r\n" for i in range(8)))
+    (lists / "valid.txt").write_text("".join(f"slide 1 {i:02d}  1\n" for i in range(6, 12)))
+    (lists / "train.txt").write_text("".join(f"slide 1 {i:02d} \n" for i in range(12, 16)))
+    parts = {int(item.truth.image.stem[-2:]): item.part for item in collect.read_parts(root)}
+    assert [parts[i] for i in range(16)] == ["test"] * 8 + ["val"] * 4 + ["train"] * 4
+    (lists / "test.txt").write_bytes("Färbung 1\n".encode("latin-1"))
+    with pytest.raises(DataSetError, match=r"^test\.txt: is no UTF-8 text"):
+        collect.read_parts(root)
+
+
+def test_what_was_left_out_of_a_folder_is_told(tmp_path: Path) -> None:
+    yolo(tmp_path, "a", BOX)
+    for i in range(11):
+        yolo(tmp_path, f"b{i}", "WBC 0.5 0.5 0.1 0.1\n")
+    (tmp_path / "classes.txt").write_text("WBC\n")
+    with pytest.warns(DataWarning) as told:
+        items = collect.read_parts(tmp_path)
+    assert [item.truth.image.name for item in items] == ["a.png"]
+    texts = [str(warning.message) for warning in told]
+    assert texts[0] == "b0.txt: none of its lines can be used; its image is left out (10 more files likewise)."
+    assert "more remarks; see data info" in texts[-1]
+
+
+def test_white_cells_of_a_source_that_boxes_red_ones_only_are_not_its_ground(tmp_path: Path) -> None:
+    yolo(tmp_path, "a", BOX)
+    (tmp_path / "classes.txt").write_text("RBC\n")
+    (field,) = collect.read_fields(collect.read_parts(tmp_path), Silent())
+    assert field.known.tolist() == [name == "RBC" for name in CLASSES]
+
+
+def test_a_source_of_several_magnifications_has_a_scale_for_each(tmp_path: Path) -> None:
+    def field(name: str, *sides: int, side: int = 900) -> Any:
+        path = picture(tmp_path / f"{name}.png", side)
+        boxes = np.array([[10, 10 + 200 * i, 10 + s, 10 + 200 * i + s] for i, s in enumerate(sides)], np.float32)
+        truth_ = FieldTruth(path, Boxes(boxes.reshape(-1, 4), ("WBC",) * len(sides)), name)
+        return collect.TruthField(truth_, "s", "train")
+
+    def sizes(items: Any) -> list[float]:
+        found = collect._red_cells(items)
+        return [round(found[item.truth.image] * WBC_PER_RED_CELL) for item in items]
+
+    large = [field(f"l{i}", 110 + 10 * i) for i in range(5)]
+    small = [field(f"s{i}", 10 + i) for i in range(3)]
+    bare = field("bare")
+    assert sizes([*large, *small, bare]) == [130] * 5 + [11] * 3 + [130]
+    # one monocyte alone is no other magnification, three cells of a field are
+    assert sizes([*large, field("monocyte", 220)]) == [135] * 6
+    assert sizes([*large, field("a", 180, 180), field("b", 270, 270, 270)])[-2:] == [165, 270]
 
 
 def test_fields_tell_how_large_their_red_cells_are() -> None:
@@ -243,7 +340,9 @@ def test_calibrated_scores_and_thresholds_come_from_enough_boxes(
     results = found(np.where(true, 3.0, -1.0) + rng.normal(0, 1, 400), true, int(true.sum()))
     monkeypatch.setattr(calibrate_find, "_search", lambda *_: [[results], [results], []])
     net = CellNet(NetSettings((16, 16, 16, 16), (1, 1, 1), 16))
-    info = calibrate_find.calibrate_localizer(net, LocalizerInfo(), [], Silent())
+    with pytest.warns(DataWarning, match=r"^Platelets: 0 true and 0 false boxes .* not calibrated") as told:
+        info = calibrate_find.calibrate_localizer(net, LocalizerInfo(), [], Silent())
+    assert len(told) == 1
     assert info.calibration[0] == info.calibration[1] != LocalizerInfo().calibration[0]
     assert info.calibration[2] == LocalizerInfo().calibration[2]
     bounds = calibrate_find.BOUNDS[:2]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from napari_bloodcells.core.errors import Cancelled, DataSetError, OutputError, UsageError
+from napari_bloodcells.core.errors import Cancelled, DataSetError, DataWarning, OutputError, UsageError
 from napari_bloodcells.core.localize import load_localizer
 from napari_bloodcells.core.localize.calibrate_find import fit_platt
 from napari_bloodcells.core.localize.collect import collect, read_fields, read_remarks
 from napari_bloodcells.core.localize.evidence import Evidence
-from napari_bloodcells.core.localize.net import NetSettings
-from napari_bloodcells.core.localize.store import Calibration, read_localizer
+from napari_bloodcells.core.localize.net import CellNet, NetSettings
+from napari_bloodcells.core.localize.store import Calibration, LocalizerInfo, read_localizer, save_localizer
 from napari_bloodcells.core.localize.tiles import TileMaker, TileSettings
 from napari_bloodcells.core.localize.train_find import FindSettings, load_find_settings, train_localizer
 from napari_bloodcells.core.localize.trainer import Trainer
@@ -69,6 +70,44 @@ def test_an_interrupted_training_ends_as_one_that_was_not(folder: Path, tmp_path
         train_localizer(folder, tmp_path / "parts", TINY, progress=StopAfter(stop))
     parts = train_localizer(folder, tmp_path / "parts", TINY, resume=True)
     assert (whole / "localizer.safetensors").read_bytes() == (parts / "localizer.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("rest_at", [0.0, 0.05, 1.0])
+def test_a_training_without_a_second_half_can_be_resumed(folder: Path, tmp_path: Path, rest_at: float) -> None:
+    settings = replace(TINY, label_rest_at=rest_at)
+    with pytest.raises(Cancelled):
+        train_localizer(folder, tmp_path / "parts", settings, progress=StopAfter(3))
+    assert (train_localizer(folder, tmp_path / "parts", settings, resume=True) / "localizer.safetensors").exists()
+
+
+class StopAt(Silent):
+    """Asks to stop as soon as a task begins."""
+
+    def __init__(self, task: str) -> None:
+        self.task, self.seen, self.steps = task, False, 0
+
+    def start(self, task: str, total: int | None) -> None:
+        self.seen = self.seen or task == self.task
+
+    def advance(self, task: str, n: int = 1, **values: float) -> None:
+        self.steps += n if task == "training" and values else 0
+
+    def cancelled(self) -> bool:
+        return self.seen
+
+
+@pytest.mark.parametrize("task", ["measuring ranges", "calibrating"])
+def test_what_follows_the_last_step_can_be_stopped_and_gone_on_with(folder: Path, tmp_path: Path, task: str) -> None:
+    settings = replace(TINY, save_every=4)
+    whole = train_localizer(folder, tmp_path / "whole", settings)
+    with pytest.raises(Cancelled):
+        train_localizer(folder, tmp_path / "parts", settings, progress=StopAt(task))
+    again = StopAt("no task")
+    parts = train_localizer(folder, tmp_path / "parts", settings, resume=True, progress=again)
+    assert again.steps == 0  # nothing is trained again
+    assert (whole / "localizer.safetensors").read_bytes() == (parts / "localizer.safetensors").read_bytes()
+    assert read_localizer(whole)[0].eight_bit == read_localizer(parts)[0].eight_bit
+    assert sorted(p.name for p in parts.iterdir()) == ["localizer.json", "localizer.safetensors"]
 
 
 def test_what_cannot_be_resumed_is_said(folder: Path, tmp_path: Path) -> None:
@@ -161,9 +200,25 @@ def test_a_training_can_go_on_from_the_shipped_weights() -> None:
     info, shipped = read_localizer("default")
     for begun in (trainer.net, trainer.mean):
         assert all(torch.equal(begun.state_dict()[name], t) for name, t in shipped.state_dict().items())
-    assert trainer.start_hash == info.sha256
+    assert trainer.start == info
 
 
 def test_weights_of_another_network_are_no_start() -> None:
     with pytest.raises(UsageError, match="its network is not that of the recipe"):
         Trainer(replace(TINY, start="default"))
+
+
+def test_a_training_that_goes_on_keeps_the_calibration_that_it_cannot_measure(folder: Path, tmp_path: Path) -> None:
+    net = CellNet(TINY.net).eval()
+    rules = (Calibration(slope=1.5), Calibration(slope=2.0, offset=-0.5), Calibration(slope=3.0, offset=0.5))
+    begun: dict[str, Any] = {"channels": TINY.net.channels, "blocks": TINY.net.blocks, "head": TINY.net.head}
+    info = LocalizerInfo(calibration=rules, thresholds=(0.35, 0.45, 0.25), **begun)
+    start = save_localizer(tmp_path / "start", net, info)
+    with pytest.warns(DataWarning) as told:
+        place = train_localizer(folder, tmp_path / "on", replace(TINY, steps=2, start=str(start)))
+    mine = read_localizer(place)[0]
+    assert mine.calibration == rules
+    assert mine.thresholds == info.thresholds
+    assert mine.training["began_with"] == read_localizer(start)[0].sha256
+    texts = [str(warning.message) for warning in told]
+    assert [sum(text.startswith(f"{name}: ") for text in texts) for name in mine.classes] == [1, 1, 1]

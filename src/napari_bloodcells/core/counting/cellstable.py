@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from napari_bloodcells.core.boxes import iou
 from napari_bloodcells.core.classes import NOT_A_WBC, UNIDENTIFIED, fold
 from napari_bloodcells.core.errors import AnnotationError
 from napari_bloodcells.core.files import read_regular, write_atomic
@@ -249,7 +250,7 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def apply_corrections(cells: pd.DataFrame, corrections: pd.DataFrame) -> pd.DataFrame:
+def apply_corrections(cells: pd.DataFrame, corrections: pd.DataFrame, images: Collection[str] = ()) -> pd.DataFrame:
     """``cells`` with the classes that a reviewer gave, the machine's class kept beside them.
 
     Parameters
@@ -257,7 +258,11 @@ def apply_corrections(cells: pd.DataFrame, corrections: pd.DataFrame) -> pd.Data
     cells : DataFrame
         As counted.
     corrections : DataFrame
-        As ``read_corrections`` gives them: matched by ``image`` and ``cell``.
+        As ``read_corrections`` gives them: matched by ``image`` and ``cell``.  A cell whose ``box_source`` is
+        ``drawn`` joins those of its image, under the next number where its own is taken; a box that a reviewer moved
+        (``reviewed``, and half or more of both boxes together is shared) is where it was moved to.
+    images : collection of str
+        The images of the run, also those in which no cell was found.
 
     Raises
     ------
@@ -271,20 +276,56 @@ def apply_corrections(cells: pd.DataFrame, corrections: pd.DataFrame) -> pd.Data
     for name, empty in (("reviewed", False), ("reviewer", ""), ("time", "")):
         if name not in result:
             result[name] = empty
-    position = {key: i for i, key in enumerate(zip(cells["image"], cells["cell"], strict=True))}
-    boxes = cells[list(BOX_COLUMNS)].to_numpy(float)
-    columns = {name: result[name].tolist() for name in ("class", "reviewed", "reviewer", "time")}
-    for row in corrections.to_dict("records"):
-        i = position.get((row["image"], row["cell"]))
-        if i is None or max(abs(boxes[i][k] - row[side]) for k, side in enumerate(BOX_COLUMNS)) > 1:
-            raise AnnotationError(
-                f"{row['image']}: cell {row['cell']} of the corrections is not among the cells counted; "
-                "use the corrections of this run."
+    rows: list[dict[Any, Any]] = result.to_dict("records")
+    place = {(row["image"], row["cell"]): row for row in rows}
+    order = {name: k for k, name in enumerate(dict.fromkeys([*images, *cells["image"]]))}
+    for said in corrections.to_dict("records"):
+        row = place.get((said["image"], said["cell"]))
+        if row is None or not _is_same(row, said):
+            row = (
+                _row_drawn(said, rows, result) if said.get("box_source") == "drawn" and said["image"] in order else None
             )
-        changed = row["class"] != columns["class"][i]
-        if changed or row.get("reviewed", True):
-            columns["class"][i] = row["class"]
-            columns["reviewed"][i] = True
-            columns["reviewer"][i] = row.get("reviewer", "")
-            columns["time"][i] = row.get("time", "")
-    return result.assign(**columns)
+            if row is None:
+                raise AnnotationError(
+                    f"{said['image']}: cell {said['cell']} of the corrections is not among the cells counted; "
+                    "use the corrections of this run."
+                )
+            place[row["image"], row["cell"]] = row
+        if said["class"] != row["class"] or said.get("reviewed", True):
+            row |= {"class": said["class"], "reviewed": True}
+            row |= {"reviewer": said.get("reviewer", ""), "time": said.get("time", "")}
+        if _shift(row, said) > 1:
+            row |= {side: said[side] for side in BOX_COLUMNS}
+    if len(rows) > len(cells):
+        rows.sort(key=lambda row: order[row["image"]])
+    import pandas as pd
+
+    return pd.DataFrame(rows, columns=list(result.columns)).astype(result.dtypes.to_dict())
+
+
+def _is_same(row: dict[Any, Any], said: dict[Any, Any]) -> bool:
+    """Whether two rows have one box: to a pixel, or as far as a reviewer may have moved it."""
+    if _shift(row, said) <= 1:
+        return True
+    moved = bool(said.get("reviewed", False)) and said.get("box_source") != "drawn"
+    one, other = (np.array([[each[side] for side in BOX_COLUMNS]], float) for each in (row, said))
+    return moved and bool(iou(one, other)[0, 0] >= 0.5)
+
+
+def _shift(row: dict[Any, Any], said: dict[Any, Any]) -> float:
+    return max(abs(float(row[side]) - float(said[side])) for side in BOX_COLUMNS)
+
+
+def _row_drawn(said: dict[Any, Any], rows: list[dict[Any, Any]], table: pd.DataFrame) -> dict[Any, Any]:
+    """The row of a cell that a reviewer drew: one with its box that is there from former corrections, or a new one."""
+    here = [row for row in rows if row["image"] == said["image"]]
+    for row in here:
+        if row.get("box_source") == "drawn" and _is_same(row, said):
+            return row
+    blank = {name: "" if kind.kind in "OTU" else math.nan for name, kind in table.dtypes.items()}
+    new = {**blank, **{name: said[name] for name in table.columns if name in said}}
+    new |= {"machine_class": said.get("machine_class", ""), "reviewed": True}
+    numbers = {row["cell"] for row in here}
+    new["cell"] = said["cell"] if said["cell"] not in numbers else max(numbers) + 1
+    rows.append(new)
+    return new

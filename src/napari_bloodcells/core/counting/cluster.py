@@ -1,10 +1,10 @@
 """Counting on a cluster: shards of jobs to dask workers, records back, the same bytes as on one machine.
 
-Every worker process builds one ``FieldCounter`` and keeps it while the settings and the files of the models stay the
-same to the byte (a cluster outlives its counts).  Settings and files, of the bundle and of a localizer of the user's
-own, are sent once to each worker, not with each shard.  dask runs the shards of a worker that dies on another one.
-Workers read the images themselves, so these must lie where all machines see them under the same path.  Extra
-``cluster``.
+Every worker process builds one ``FieldCounter``, of which each of its threads has a twin, and keeps it while the
+settings and the files of the models stay the same to the byte (a cluster outlives its counts).  Settings and files, of
+the bundle and of a localizer of the user's own, are sent once to each worker, not with each shard.  dask runs the
+shards of a worker that dies on another one.  Workers read the images themselves, so these must lie where all machines
+see them under the same path.  Extra ``cluster``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from napari_bloodcells.core.counting.jobs import FieldJob
 from napari_bloodcells.core.counting.pipeline import FieldCounter
 from napari_bloodcells.core.counting.setup import BOX_CHOICES, CounterSetup, StageTimes
 from napari_bloodcells.core.counting.workers import Done, Work
-from napari_bloodcells.core.errors import BloodcellsError, UsageError
+from napari_bloodcells.core.errors import GO_ON, BloodcellsError, OutageError, UsageError
 from napari_bloodcells.core.progress import Progress, check_cancelled
 
 AHEAD = 3
@@ -34,6 +34,7 @@ _POLL_S = "200ms"
 
 _lock = threading.Lock()
 _counters: dict[tuple[CounterSetup, str], FieldCounter] = {}
+_mine = threading.local()
 
 
 def run_cluster(address: str, setup: CounterSetup, work: Iterable[Work], progress: Progress) -> Iterator[Done]:
@@ -45,6 +46,8 @@ def run_cluster(address: str, setup: CounterSetup, work: Iterable[Work], progres
         The extra is missing, or the address cannot be meant.
     BloodcellsError
         The scheduler cannot be reached, has no workers, or a shard kills every worker that takes it.
+    OutageError
+        The scheduler was lost, or with its workers the model that they held.
     """
     try:
         import distributed
@@ -83,13 +86,16 @@ def _run(
         client.wait_for_workers(1, timeout=_WAIT_S)
     except TimeoutError:
         raise BloodcellsError("The dask scheduler has no workers; start some and try again.") from None
-    sent = client.scatter(_Parcel.pack(setup), broadcast=True, hash=False)
+    with _outages(distributed):
+        sent = client.scatter(_Parcel.pack(setup), broadcast=True, hash=False)
     running: dict[Any, Work] = {}
     while True:
-        busy = AHEAD * max(len(client.nthreads()), 1)
+        with _outages(distributed):
+            busy = AHEAD * max(len(client.nthreads()), 1)
         while len(running) < busy and (item := next(work, None)) is not None:
             shard, jobs = item
-            running[client.submit(count_shard, sent, shard, list(jobs), pure=False, retries=DEATHS)] = item
+            with _outages(distributed):
+                running[client.submit(count_shard, sent, shard, list(jobs), pure=False, retries=DEATHS)] = item
         if not running:
             return
         for future in _finished(distributed, running):
@@ -98,21 +104,34 @@ def _run(
         check_cancelled(progress)
 
 
-def _finished(distributed: Any, running: dict[Any, Work]) -> list[Any]:
+@contextmanager
+def _outages(distributed: Any) -> Iterator[None]:
+    """Say in one line what dask raises, in many ways, where its scheduler or all that held the model are gone."""
     try:
-        done = distributed.wait(list(running), timeout=_POLL_S, return_when="FIRST_COMPLETED").done
-    except TimeoutError:
-        return []
+        yield
+    except distributed.KilledWorker as error:
+        raise OutageError(f"Workers died again and again under the same images ({error}); {GO_ON}.") from None
+    except distributed.CancelledError as error:
+        why = " ".join(str(error).split())[:120]
+        raise OutageError(
+            f"The dask workers that held the model, or the scheduler, are gone ({why}); {GO_ON}."
+        ) from None
+    except (OSError, TimeoutError) as error:
+        raise OutageError(f"The connection to the dask scheduler was lost ({error}); {GO_ON}.") from None
+
+
+def _finished(distributed: Any, running: dict[Any, Work]) -> list[Any]:
+    with _outages(distributed):
+        try:
+            done = distributed.wait(list(running), timeout=_POLL_S, return_when="FIRST_COMPLETED").done
+        except TimeoutError:
+            return []
     return [future for future in running if future in done]
 
 
 def _result(distributed: Any, future: Any) -> Done:
-    try:
+    with _outages(distributed):
         shard, records, times = future.result()
-    except distributed.KilledWorker as error:
-        raise BloodcellsError(f"Workers died again and again under the same images ({error}).") from None
-    except (distributed.CancelledError, OSError) as error:
-        raise BloodcellsError(f"The connection to the dask scheduler was lost ({error}).") from None
     return shard, [FieldRecord.from_json(record) for record in records], times
 
 
@@ -136,13 +155,17 @@ class _Parcel:
         return _Parcel(replace(setup, model=model, boxes=boxes), files)
 
     def open(self) -> FieldCounter:
-        """The counter of this process, built from the parcel the first time."""
+        """This thread's twin of the counter of this process, which is built from the parcel the first time."""
         key = self.setup, self.sha256
         with _lock:
             if key not in _counters:
                 _counters.clear()
                 _counters[key] = self._build()
-            return _counters[key]
+            counter = _counters[key]
+        if getattr(_mine, "twin_of", None) is not counter:
+            _mine.twin_of, _mine.counter = counter, counter.twin()
+        mine: FieldCounter = _mine.counter
+        return mine
 
     def _build(self) -> FieldCounter:
         from tempfile import TemporaryDirectory

@@ -58,10 +58,10 @@ def _remove_overlays(folder: Path, images: Sequence[str], slides: frozenset[str]
     if not root.is_dir():
         return
     emptied = set()
-    inside = os.path.realpath(root)
+    inside = Path(os.path.realpath(root))
     for name in images:
         place = root / overlay_name(name, name in slides)
-        if os.path.commonpath([inside, os.path.realpath(place.parent)]) != inside:
+        if not Path(os.path.realpath(place.parent)).is_relative_to(inside):
             continue  # through a link that is none of ours
         with contextlib.suppress(OSError):
             place.unlink()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeGuard
@@ -34,7 +34,7 @@ Box: TypeAlias = tuple[float, float, float, float]
 Pixels: TypeAlias = NDArray[np.generic] | ArraySlide
 """An array, also one that is read when it is asked for (dask), or a slide of one."""
 PathOrArray: TypeAlias = str | Path | Pixels
-Sources: TypeAlias = PathOrArray | Sequence[PathOrArray] | Mapping[str, PathOrArray]
+Sources: TypeAlias = PathOrArray | Iterable[PathOrArray] | Mapping[str, PathOrArray]
 
 LABEL_TABLES = ("labels.csv", "classes.csv", "classes.txt", "labels.json")
 """A folder that holds one of these says what its cells are."""
@@ -89,7 +89,7 @@ def collect_jobs(sources: Sources, *, recursive: bool = True, annotations: bool 
 
     Parameters
     ----------
-    sources : path, array, sequence of these, or mapping of name to path or array
+    sources : path, array, iterable of these, or mapping of name to path or array
         Folders are searched for images.  An array is (H, W, 3) RGB or what ``to_rgb8`` takes, or an ``ArraySlide``.
     recursive : bool
         Also look into the folders of folders.
@@ -137,6 +137,15 @@ def given(sources: Sources) -> list[PathOrArray]:
     if isinstance(sources, (str, Path, np.ndarray, ArraySlide)) or _are_pixels(sources):
         return [sources]
     return list(sources)
+
+
+def kept(sources: Sources) -> Sources:
+    """The same sources, to be gone through again and again: what can be only once (``Path.glob``) becomes a list.
+
+    >>> kept(name for name in ("1.jpg", "2.jpg"))
+    ['1.jpg', '2.jpg']
+    """
+    return list(sources) if isinstance(sources, Iterator) else sources
 
 
 def _are_pixels(value: object) -> TypeGuard[Pixels]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from napari_bloodcells.core.errors import UsageError
 from napari_bloodcells.core.images import DEFAULT_MAX_PIXELS
 
 
@@ -25,7 +26,7 @@ class CountOptions:
     recursive : bool
         Look into the folders of folders.
     batch_size : int or None
-        Images that are counted together and kept as one shard; results do not depend on it.
+        1 or more: images that are counted together and kept as one shard; results do not depend on it.
     workers : int
         Processes on a CPU: 1 counts in this process, 0 takes one per processor.
     devices : tuple of str
@@ -63,6 +64,14 @@ class CountOptions:
     cells_wanted: int | None = None
     anonymous: bool = False
     guarded_main: bool = False
+
+
+def check_options(options: CountOptions) -> None:
+    """Refuse numbers that cannot be meant, with ``UsageError``."""
+    if options.batch_size is not None and options.batch_size < 1:
+        raise UsageError(f"batch_size must be above zero, not {options.batch_size}.")
+    if options.workers < 0:
+        raise UsageError(f"workers must be 0 (one per processor) or more, not {options.workers}.")
 
 
 def max_pixels_of(run: Mapping[str, Any]) -> int:

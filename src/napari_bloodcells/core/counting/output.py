@@ -10,7 +10,7 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,8 +56,17 @@ def default_output(paths: Sequence[str]) -> Path:
     return folder.with_name(f"{folder.name or 'images'}{DEFAULT_SUFFIX}")
 
 
-def check_output(output: Path, sources: Sources, options: CountOptions) -> None:
+def check_output(output: Path, sources: Sources, options: CountOptions, images: Collection[str] = ()) -> None:
     """Make the output folder, or refuse it.
+
+    Parameters
+    ----------
+    output : Path
+    sources : path, array, iterable of these (no iterator), or mapping
+        What is counted, as it was given.
+    options : CountOptions
+    images : collection of str
+        The files that were found there; through links they may lie elsewhere.
 
     Raises
     ------
@@ -71,7 +80,7 @@ def check_output(output: Path, sources: Sources, options: CountOptions) -> None:
     if options.format not in FORMATS:
         raise UsageError(f"format must be {', '.join(FORMATS)}, not {options.format!r}.")
     place = Path(os.path.realpath(output))
-    folders, beside = _folders(sources)
+    folders, beside = _folders(sources, images)
     for folder in folders | beside:
         if place == folder or (folder in folders and folder in place.parents):
             raise UsageError(
@@ -116,11 +125,17 @@ def _table_names() -> list[str]:
     return [f"{table}.{suffix}" for table in TABLES for suffix in FORMATS]
 
 
-def _folders(sources: Sources) -> tuple[set[Path], set[Path]]:
-    """The folders that are counted, and those in which single files lie."""
+def _folders(sources: Sources, images: Collection[str]) -> tuple[set[Path], set[Path]]:
+    """The folders that are counted, also those behind links, and those in which single files lie."""
     paths = [Path(e) for e in given(sources) if isinstance(e, (str, Path)) and not is_address(e)]
-    folders = {Path(os.path.realpath(path)) for path in paths if path.is_dir()}
-    return folders, {Path(os.path.realpath(path.parent)) for path in paths if not path.is_dir()}
+    folders = {path for path in paths if path.is_dir()}
+    beside = {path.parent for path in paths if not path.is_dir()}
+    beside |= {Path(os.path.realpath(image)).parent for image in images if os.path.islink(image)}
+    for folder in {Path(image).parent for image in images}:
+        above = [folder, *folder.parents]
+        top = next((n for n, each in enumerate(above) if each in folders), 0)
+        folders.update(above[:top])
+    return {Path(os.path.realpath(each)) for each in folders}, {Path(os.path.realpath(each)) for each in beside}
 
 
 def write_tables(result: CountResult, folder: Path, format: str = "csv", *, overwrite: bool = False) -> Path:
@@ -193,6 +208,8 @@ def read_finished(
     ------
     OutputError
         The results there are of another run, or cannot be read.
+    UsageError
+        They lie there in another format.
     """
     if (folder / PARTIAL / PLAN).exists() or not (folder / RUN).exists():
         return None
@@ -204,9 +221,13 @@ def read_finished(
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{folder / RUN}: is damaged; give another folder with -o.") from error
     check_same_run(folder, former, json.loads(json.dumps(fingerprint)))
-    cells, images, differential = (
-        read_table(find_table(folder, name, format) or folder / f"{name}.{format}") for name in TABLES
-    )
+    files = [find_table(folder, name, format) or folder / f"{name}.{format}" for name in TABLES]
+    if other := next((file.suffix[1:] for file in files if file.suffix != f".{format}"), ""):
+        raise UsageError(
+            f"{folder}: is finished, with its tables as {other}, not {format}; say --format {other}, or count again "
+            "with --overwrite or into another folder (-o)."
+        )
+    cells, images, differential = (read_table(file) for file in files)
     return cells, images, differential, run
 
 

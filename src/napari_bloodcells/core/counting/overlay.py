@@ -7,6 +7,8 @@ again, one at a time, so a long run holds none of them; nothing of the original'
 from __future__ import annotations
 
 import io
+import os
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,9 @@ FOLDER = "overlay"
 """Below the output folder of a count."""
 GREY = "#777777"
 _QUALITY = 90
+_WINDOWS = os.name == "nt"
+_DRIVE = re.compile(r"^([A-Za-z]):(/|$)")
+"""Images on two drives are called by their whole path, which behind the overlay's folder would lead out of it."""
 
 
 def write_overlays(result: CountResult, folder: Path, progress: Progress | None = None) -> list[Path]:
@@ -102,7 +107,11 @@ def overlay_name(image: str, slide: bool = False) -> str:
 
     >>> overlay_name("a/1.png"), overlay_name("/abs/../x.tif"), overlay_name("b.svs", slide=True)
     ('a/1.png.jpg', 'abs/x.tif.jpg', 'b.svs-overview.jpg')
+    >>> overlay_name("D:/smears/1.png")
+    'D/smears/1.png.jpg'
     """
+    image = _DRIVE.sub(r"\1\2", image.replace("\\", "/") if _WINDOWS else image)
+    image = image.replace(":", "_") if _WINDOWS else image  # an array may be called what no file can be
     named = f"{image}-overview" if slide else image
     parts = [part for part in named.split("/") if part not in ("", ".", "..")] or ["image"]
     last = parts[-1] if len(parts[-1].encode("utf-8", "surrogateescape")) < 240 else parts[-1][:60]

@@ -1,21 +1,24 @@
 """From jobs to records: read -> localize -> crop -> classify, each stage on its own terms.
 
 A ``FieldCounter`` holds the localizer and the model and takes a shard of jobs.  Images are read ahead, a bounded number
-of them, by threads (Pillow decodes outside of Python's lock) where the network runs on a GPU; on a CPU every worker
-process reads its own.  Pictures are read at half size where that holds all that the crops need (``picture.py``).
+and bulk of them, by threads (Pillow decodes outside of Python's lock) where the network runs on a GPU; on a CPU every
+worker process reads its own.  Pictures are read at half size where that holds all that the crops need (``picture.py``).
 Each image is localized and cropped by itself and its pixels are let go at once; the crops of a whole shard are
 classified together, in the model's fixed micro-batches, so that a result does not depend on what else is in the
-shard.  An error travels with its image, in the order of the jobs.
+shard.  An error travels with its image, in the order of the jobs; but where the device or the network failed, which
+says nothing of the image, the run ends, to be resumed.  Several threads may each have a counter: nothing is caught or
+kept for the process as a whole.
 """
 
 from __future__ import annotations
 
-import warnings
+import copy
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -35,7 +38,9 @@ from napari_bloodcells.core.counting.located import (
 )
 from napari_bloodcells.core.counting.picture import Picture
 from napari_bloodcells.core.counting.setup import CounterSetup, StageTimes
-from napari_bloodcells.core.errors import AnnotationError, BloodcellsError, Cancelled, DataWarning
+from napari_bloodcells.core.devices import outage
+from napari_bloodcells.core.errors import AnnotationError, BloodcellsError, Cancelled, OutageError
+from napari_bloodcells.core.find import SLIDE_SUFFIXES
 from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 from napari_bloodcells.core.quality import check_quality
 from napari_bloodcells.core.remote import file_name, is_address, read_remote
@@ -53,11 +58,25 @@ Read: TypeAlias = tuple[FieldJob, "Picture | BloodcellsError"]
 GROUP, GROUP_BYTES = 8, 16_000_000
 """Images that are localized together, at most so many and so large."""
 READ_AHEAD = 4
-"""Images that wait, read, per reading thread."""
+"""Images that wait, read, per reading thread: at most so many,"""
+AHEAD_BYTES = 2**28
+"""and together at most so large, in a process; two may always wait."""
 AT_ONCE = 512
 """Crops that are classified before it is asked whether to stop: whole micro-batches of the model."""
 FINE_ENOUGH = 0.8
 """A reduced picture serves where its pixels are this much finer than those of the crops (BCCD at half size: 0.6)."""
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Boxes to classify, what the data set calls them, the field they lie in, what was odd about their XML, and their
+    crops."""
+
+    boxes: Boxes
+    labels: tuple[str | None, ...]
+    field: Field
+    remarks: tuple[str, ...]
+    crops: Tensor | None
 
 
 class FieldCounter:
@@ -83,6 +102,7 @@ class FieldCounter:
         self.progress: Progress = Silent()
         self.shelf: LentShelf | None = None
         self._halves = halves(setup, info)
+        self._largest = 0
         self._localizer: Localizer | None = None
 
     @property
@@ -95,14 +115,27 @@ class FieldCounter:
             self._localizer = load_localizer(setup.localizer, str(self.model.device), setup.find_threshold)
         return self._localizer
 
+    def twin(self) -> FieldCounter:
+        """A counter with the same networks and times of its own, for another thread."""
+        other = copy.copy(self)
+        other.times = StageTimes()
+        return other
+
     def count(self, jobs: Sequence[FieldJob]) -> list[FieldRecord]:
         """Count the images of ``jobs``: one record each, in their order, whatever happens to an image.
 
         Whole slides among them are counted one by one, and tell ``self.progress`` of every field.
+
+        Raises
+        ------
+        OutageError
+            The device failed, or the host of an address cannot be reached any more.
+        Cancelled
+            ``self.progress`` asked to stop.
         """
         if any(self._finds(job) for job in jobs):  # with boxes given too, unless their scale is
             _ = self.localizer  # one that cannot be loaded ends the run, not each image
-        slides = {n: self._slide(job) for n, job in enumerate(jobs) if is_slide(job.source)}
+        slides = {n: self._slide(job) for n, job in enumerate(jobs) if _is_slide(job)}
         fields = iter(self._fields([job for n, job in enumerate(jobs) if n not in slides]))
         records = [slides[n] if n in slides else next(fields) for n in range(len(jobs))]
         self.times.images += len(records)
@@ -113,13 +146,16 @@ class FieldCounter:
         from napari_bloodcells.core.slides.counting import count_slide
 
         record = count_slide(self, job)
+        if record.status != OK and (stopped := outage(record.status, self.model.device)) is not None:
+            raise stopped
         if job.maybe_copy and record.status == OK and isinstance(job.source, str):
             record = replace(record, digest=file_digest(job.source))
         return without_names(job, record)
 
     def _fields(self, jobs: Sequence[FieldJob]) -> list[FieldRecord]:
         """Count photographs."""
-        located = [item for group in _groups(self._read_ahead(jobs)) for item in self._locate_group(group)]
+        with closing(self._read_ahead(jobs)) as reading:
+            located = [item for group in _groups(reading) for item in self._locate_group(group)]
         cells = iter(self._classify(located))
         return [
             without_names(job, replace(item.record, cells=tuple(next(cells) for _ in range(len(item.boxes)))))
@@ -140,29 +176,36 @@ class FieldCounter:
         except Exception as error:  # whatever stands behind a lazy array raises what it likes
             return BloodcellsError(f"{job.image}: cannot be read ({type(error).__name__}: {error}).")
 
-    def _read_ahead(self, jobs: Sequence[FieldJob]) -> Iterator[tuple[FieldJob, Picture | BloodcellsError]]:
+    def _read_ahead(self, jobs: Sequence[FieldJob]) -> Generator[Read, None, None]:
         if self.setup.readers < 1:
             for job in jobs:
                 with self.times.stage("read"):
                     image = self._read(job)
                 yield job, image
             return
+        coming = deque(jobs)
         waiting: deque[tuple[FieldJob, Future[Picture | BloodcellsError]]] = deque()
-        with ThreadPoolExecutor(self.setup.readers) as pool:
-            for job in jobs:
-                waiting.append((job, pool.submit(self._read, job)))
-                if len(waiting) >= READ_AHEAD * self.setup.readers:
-                    yield from self._next_read(waiting)
-            while waiting:
-                yield from self._next_read(waiting)
+        pool = ThreadPoolExecutor(self.setup.readers)
+        try:
+            while coming or waiting:
+                while coming and self._has_room([future for _, future in waiting]):
+                    waiting.append((coming[0], pool.submit(self._read, coming.popleft())))
+                job, future = waiting.popleft()
+                with self.times.stage("read"):
+                    image = future.result()
+                self._largest = max(self._largest, _held(image))
+                yield job, image
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
-    def _next_read(
-        self, waiting: deque[tuple[FieldJob, Future[Picture | BloodcellsError]]]
-    ) -> Iterator[tuple[FieldJob, Picture | BloodcellsError]]:
-        job, future = waiting.popleft()
-        with self.times.stage("read"):
-            image = future.result()
-        yield job, image
+    def _has_room(self, waiting: Sequence[Future[Picture | BloodcellsError]]) -> bool:
+        """Whether one more may be read ahead; what is not read yet may be as large as the largest so far."""
+        if len(waiting) < 2:
+            return True
+        if len(waiting) >= READ_AHEAD * self.setup.readers or not self._largest:
+            return False
+        read = [_held(future.result()) for future in waiting if future.done()]
+        return sum(read) + self._largest * (len(waiting) - len(read) + 1) <= AHEAD_BYTES
 
     def _locate_group(self, group: Sequence[Read]) -> list[Located]:
         """Localize and crop a few images, the first looks of those whose cells must be found together."""
@@ -176,9 +219,14 @@ class FieldCounter:
             }
             if many is not None and alike:
                 scale = self.setup.um_per_pixel
-                with self.times.stage("localize"), suppress(Exception):  # then one by one, each with its own error
-                    fields = many(list(alike.values()), um_per_pixel=None if scale is None else scale * reduce)
+                try:
+                    with self._computing("localize"):
+                        fields = many(list(alike.values()), um_per_pixel=None if scale is None else scale * reduce)
                     ahead.update(zip(alike, fields, strict=True))
+                except OutageError:
+                    raise
+                except Exception:  # then one by one, each with its own error
+                    continue
         located = []
         for i, (job, picture) in enumerate(group):
             check_cancelled(self.progress)
@@ -186,25 +234,23 @@ class FieldCounter:
         return located
 
     def _locate(self, job: FieldJob, picture: Picture | BloodcellsError, found: Field | None) -> Located:
+        if isinstance(picture, OutageError):
+            raise picture
         if isinstance(picture, BloodcellsError):
             return failed(job, picture)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("always", DataWarning)
-            try:
-                boxes, labels, field, crops = self._cells(job, picture, found)
-                if picture.reduce > 1 and not self._fine_enough(picture, field):
-                    with self.times.stage("read"):
-                        picture = picture.whole()
-                    boxes, labels, field, crops = self._cells(job, picture, None)
-            except Cancelled:
-                raise
-            except BloodcellsError as error:
-                return failed(job, error)
-            except Exception as error:  # one image must not take the others with it, whatever it holds
-                return failed(
-                    job, BloodcellsError(f"{job.image}: could not be counted ({type(error).__name__}: {error}).")
-                )
+        try:
+            cells = self._cells(job, picture, found)
+            if picture.reduce > 1 and not self._fine_enough(picture, cells.field):
+                with self.times.stage("read"):
+                    picture = picture.whole()
+                cells = self._cells(job, picture, None)
+        except (Cancelled, OutageError):  # of the run, not of this image
+            raise
+        except BloodcellsError as error:
+            return failed(job, error)
+        except Exception as error:  # one image must not take the others with it, whatever it holds
+            return failed(job, BloodcellsError(f"{job.image}: could not be counted ({type(error).__name__}: {error})."))
+        field = cells.field
         scale = None if field.um_per_pixel is None else field.um_per_pixel * picture.reduce
         record = FieldRecord(
             image=job.image,
@@ -214,22 +260,30 @@ class FieldCounter:
             n_rbc=len(field.rbc) if len(field.rbc) else None,
             n_platelets=len(field.platelets) if len(field.rbc) else None,
             problems=(*check_quality(picture.pixels, scale).problems, *field.problems),
-            warnings=(*picture.remarks, *(str(w.message) for w in caught if issubclass(w.category, DataWarning))),
+            warnings=(*picture.remarks, *cells.remarks),
             digest=picture.digest,
         )
-        return Located(record, boxes, labels, crops)
+        return Located(record, cells.boxes, cells.labels, cells.crops)
 
-    def _cells(
-        self, job: FieldJob, picture: Picture, found: Field | None
-    ) -> tuple[Boxes, tuple[str | None, ...], Field, Tensor | None]:
-        """Boxes to classify, what the data set calls them, the field they lie in, and their crops."""
-        with self.times.stage("localize"):
-            boxes, field = self._boxes(job, picture, found)
+    @contextmanager
+    def _computing(self, stage: str) -> Iterator[None]:
+        """Take the time of the block; where the device fails in it, raise ``OutageError``."""
+        with self.times.stage(stage):
+            try:
+                yield
+            except RuntimeError as error:
+                if (stopped := outage(error, self.model.device)) is not None:
+                    raise stopped from None
+                raise
+
+    def _cells(self, job: FieldJob, picture: Picture, found: Field | None) -> _Cells:
+        with self._computing("localize"):
+            boxes, field, remarks = self._boxes(job, picture, found)
             labels = match_labels(boxes, job.labels)
         check_cancelled(self.progress)
-        with self.times.stage("crop"):
+        with self._computing("crop"):
             crops = self._crop(picture, boxes, field.um_per_pixel)
-        return boxes, labels, field, crops
+        return _Cells(boxes, labels, field, remarks, crops)
 
     def _fine_enough(self, picture: Picture, field: Field) -> bool:
         """Whether crops of the reduced picture hold as much as those of the whole one."""
@@ -238,22 +292,23 @@ class FieldCounter:
             return False
         return field.um_per_pixel * picture.reduce <= FINE_ENOUGH * spec.side_um / spec.size
 
-    def _boxes(self, job: FieldJob, picture: Picture, found: Field | None) -> tuple[Boxes, Field]:
-        """Boxes to classify, in pixels of the whole picture, and the field they lie in; ``found`` is taken as it is."""
+    def _boxes(self, job: FieldJob, picture: Picture, found: Field | None) -> tuple[Boxes, Field, tuple[str, ...]]:
+        """Boxes to classify, in pixels of the whole picture, the field they lie in, and what was odd about their XML;
+        ``found`` is taken as it is."""
         from napari_bloodcells.core.localize import Field
 
         scale = self.setup.um_per_pixel
         if job.boxes is not None:
             given = Field.of((picture.height, picture.width), job.boxes, um_per_pixel=scale)
-            return job.boxes, given if scale is not None else self._find(picture)
+            return job.boxes, given if scale is not None else self._find(picture), ()
         if self.setup.boxes == "whole":
-            return whole_field(picture, scale, self.model.info.crop.scale)
+            return *whole_field(picture, scale, self.model.info.crop.scale), ()
         if job.annotation is not None and self.setup.boxes in ("auto", "xml"):
             return self._annotated(job.annotation, picture)
         if self.setup.boxes == "xml":
             raise AnnotationError(f"{job.image}: has no XML; take --boxes auto to have its cells found.")
         field = self._find(picture) if found is None else enlarged(found, picture)
-        return field.wbc.take(reading_order(field.wbc.xyxy)), field
+        return field.wbc.take(reading_order(field.wbc.xyxy)), field, ()
 
     def _find(self, picture: Picture) -> Field:
         """What the localizer finds, in pixels of the whole picture."""
@@ -269,16 +324,16 @@ class FieldCounter:
             return False
         return self.setup.boxes not in ("xml", "whole")
 
-    def _annotated(self, path: str, picture: Picture) -> tuple[Boxes, Field]:
+    def _annotated(self, path: str, picture: Picture) -> tuple[Boxes, Field, tuple[str, ...]]:
         from napari_bloodcells.core.datasets import scale_of_red_cells
         from napari_bloodcells.core.datasets.folder import box_kind
         from napari_bloodcells.core.localize import Field
-        from napari_bloodcells.core.voc import MAX_BYTES, read_voc, read_voc_bytes
+        from napari_bloodcells.core.voc import MAX_BYTES, annotation_of_bytes, read_annotation
 
         if is_address(path):
-            annotation = read_voc_bytes(read_remote(path, MAX_BYTES, AnnotationError), file_name(path))
+            annotation = annotation_of_bytes(read_remote(path, MAX_BYTES, AnnotationError), file_name(path))
         else:
-            annotation = read_voc(path)
+            annotation = read_annotation(path)
         height, width = picture.height, picture.width
         annotation.check_size(height, width)
         kinds = [box_kind(label) or "WBC" for label in annotation.boxes.labels]
@@ -288,8 +343,8 @@ class FieldCounter:
         )
         scale = self.setup.um_per_pixel or scale_of_red_cells(red, height, width)
         if scale is not None:
-            return white, Field.of((height, width), white, red, small, scale)
-        return white, self._find(picture)
+            return white, Field.of((height, width), white, red, small, scale), annotation.remarks
+        return white, self._find(picture), annotation.remarks
 
     def _crop(self, picture: Picture, boxes: Boxes, um_per_pixel: float | None) -> Tensor | None:
         from napari_bloodcells.core.crops import cut_crops
@@ -310,7 +365,7 @@ class FieldCounter:
         everything = torch.cat(crops)
         for start in range(0, len(everything), AT_ONCE):
             check_cancelled(self.progress)
-            with self.times.stage("classify"):
+            with self._computing("classify"):
                 predicted.append(self.model.predict(everything[start : start + AT_ONCE]))
         probabilities = np.concatenate([part.probabilities for part in predicted])
         distances = np.concatenate([part.distance for part in predicted])
@@ -328,6 +383,18 @@ class FieldCounter:
 def halves(setup: CounterSetup, info: BundleInfo) -> bool:
     """Whether large photographs are read at half size first: where crops have a scale, and cells are found."""
     return setup.boxes != "whole" and info.crop.scale == "um"
+
+
+def _is_slide(job: FieldJob) -> bool:
+    """Whether an image is a slide; one at an address, which can only be refused, by its suffix."""
+    if is_address(job.source):
+        return PurePosixPath(file_name(str(job.source))).suffix.casefold() in SLIDE_SUFFIXES
+    return is_slide(job.source)
+
+
+def _held(read: Picture | BloodcellsError) -> int:
+    """Bytes of memory that what was read takes."""
+    return read.held if isinstance(read, Picture) else 0
 
 
 def _groups(read: Iterable[Read]) -> Iterator[list[Read]]:

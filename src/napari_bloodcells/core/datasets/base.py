@@ -64,10 +64,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class FieldTruth:
-    """One photograph with every box of its source, labeled ``WBC``, ``RBC`` or ``Platelets``.
+    """One photograph with every box of its source, labeled ``WBC``, ``RBC``, ``Platelets`` or ``ignore``.
 
-    ``classes`` says which of the three the source drew at all: where ``RBC`` is missing from it, red cells are
-    present in the picture but not boxed.  ``group`` and ``split`` are those of the samples.
+    ``classes`` says which of the first three the source drew at all: where ``RBC`` is missing from it, red cells are
+    present in the picture but not boxed; so may white cells be where ``WBC`` is.
+    ``group`` and ``split`` are those of the samples.
     """
 
     image: Path

@@ -2,24 +2,81 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
-from napari_bloodcells.core.classes import CellClass, ClassScheme, fold, load_scheme
+from napari_bloodcells.core.classes import CellClass, ClassScheme, fold, load_scheme, vocabulary
 from napari_bloodcells.core.datasets.tables import ImageIndex, read_table
 from napari_bloodcells.core.errors import AnnotationError
 from napari_bloodcells.core.files import natural_key, whole_text
 from napari_bloodcells.core.find import find_images
 from napari_bloodcells.core.groups import Grouping
 
-SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "test_simple"})
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+    "test_simple": "test",
+}
+"""What publishers call the parts of their data, and which part each is."""
+IGNORED = "ignore"
+"""Label of a box over a white cell, or what may be one, that is neither asked for nor punished."""
+_IGNORED_NAMES = frozenset({IGNORED, "ignored", "dont care", "don t care", "dontcare"})
+_RED_CELLS = (
+    "red blood cell",
+    "erythrocyte",
+    "sickle cell",
+    "sickled cell",
+    "drepanocyte",
+    "reticulocyte",
+    "elliptocyte",
+    "ovalocyte",
+    "target cell",
+    "codocyte",
+    "burr cell",
+    "echinocyte",
+    "acanthocyte",
+    "spur cell",
+    "teardrop",
+    "tear drop",
+    "teardrop cell",
+    "tear drop cell",
+    "dacrocyte",
+    "dacryocyte",
+    "schistocyte",
+    "schizocyte",
+    "helmet cell",
+    "bite cell",
+    "spherocyte",
+    "stomatocyte",
+    "poikilocyte",
+    "microcyte",
+    "macrocyte",
+    "normocyte",
+    "infected red blood cell",
+)
+_PLATELETS = (
+    "platelet",
+    "thrombocyte",
+    "giant platelet",
+    "large platelet",
+    "platelet clump",
+    "platelet aggregate",
+    "clumped platelet",
+)
 _BOX_KINDS = ClassScheme(
     "boxes",
     (
         CellClass("WBC", "w", "#0072B2", ("leukocyte", "leucocyte", "white blood cell", "white cell", "cell")),
-        CellClass("RBC", "r", "#D55E00", ("red blood cell", "erythrocyte"), "other"),
-        CellClass("Platelets", "p", "#999999", ("platelet", "thrombocyte"), "platelet"),
+        CellClass("RBC", "r", "#D55E00", _RED_CELLS, "other"),
+        CellClass("Platelets", "p", "#999999", _PLATELETS, "platelet"),
     ),
 )
 
@@ -71,7 +128,7 @@ class Folder:
     def split(self, image: Path) -> str | None:
         """The publisher's part (``TRAIN``, ``val``) in whose folder the image lies."""
         parts = image.relative_to(self.root).parts[:-1]
-        return next((p for p in parts if p.casefold().replace(" ", "_") in SPLITS), None)
+        return next((p for p in parts if part_of(p)), None)
 
     def label(self, text: str | None) -> str | None:
         """Canonical name of a cell type; an unknown one as it is written, but for case."""
@@ -93,7 +150,54 @@ class Folder:
         schemes = [load_scheme("pbc8"), *([self.scheme] if self.scheme else [])]
         return any(scheme.index(text) is not None for scheme in schemes)
 
+    def tell_unknown(self, names: Iterable[str]) -> None:
+        """Say, before all other problems, which names of boxes are no cell's, each once with its number."""
+        told = [
+            f'{self.name}: {n} box{"es are" if n > 1 else " is"} called "{name}", which is no known cell; taken for '
+            f"white cells (call them RBC, Platelets or {IGNORED} if they are none)."
+            for name, n in Counter(names).items()
+            if name not in ("", IGNORED) and field_kind(name) == "WBC" and not self._is_white(name)
+        ]
+        self.problems[:0] = told
+
+    def _is_white(self, name: str) -> bool:
+        return box_kind(name) is not None or self.knows(name) or _white_words().index(name) is not None
+
+
+def part_of(name: str) -> str | None:
+    """``train``, ``val`` or ``test`` where ``name`` is what publishers call such a part, else None.
+
+    >>> part_of("Valid"), part_of("Test Simple"), part_of("slides")
+    ('val', 'test', None)
+    """
+    return SPLITS.get(name.casefold().replace(" ", "_"))
+
 
 def box_kind(text: str) -> str | None:
     """``WBC``, ``RBC`` or ``Platelets`` where the label of a box is one of these and no cell type, else None."""
     return _BOX_KINDS.canonical(text)
+
+
+def field_kind(text: str) -> str:
+    """What a box of that name is on a field: ``WBC``, ``RBC``, ``Platelets`` or ``ignore``; a cell type is a ``WBC``.
+
+    >>> field_kind("Sickle cells"), field_kind("monocyte"), field_kind("Ignore")
+    ('RBC', 'WBC', 'ignore')
+    """
+    return IGNORED if fold(text) in _IGNORED_NAMES else box_kind(text) or "WBC"
+
+
+def drawn_classes(labels: Iterable[str]) -> frozenset[str]:
+    """Which of ``WBC``, ``RBC`` and ``Platelets`` a source drew that has ``labels``.
+
+    A kind that it never names was not drawn: its cells are there without a box.  Where it names none, its fields were
+    looked through for white cells, and hold none.
+    """
+    return frozenset(labels) - {IGNORED} or frozenset({"WBC"})
+
+
+@lru_cache(maxsize=1)
+def _white_words() -> ClassScheme:
+    """The nucleated cells that the common vocabulary knows, beyond those of a scheme."""
+    others = ("artifact", "platelet", "red blood cell")
+    return ClassScheme("white cells", tuple(CellClass(name, "", "") for name in vocabulary() if name not in others))

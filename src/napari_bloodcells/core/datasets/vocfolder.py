@@ -19,12 +19,12 @@ from pathlib import Path
 
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.datasets.base import DataSet, FieldTruth, Sample, scale_of_red_cells
-from napari_bloodcells.core.datasets.folder import Folder, box_kind
+from napari_bloodcells.core.datasets.folder import Folder, box_kind, drawn_classes, field_kind
 from napari_bloodcells.core.datasets.tables import CLASS_COLUMNS, IMAGE_COLUMNS, column, has_boxes
 from napari_bloodcells.core.errors import AnnotationError, DataWarning, ImageError
 from napari_bloodcells.core.files import whole_text
 from napari_bloodcells.core.images import image_size
-from napari_bloodcells.core.voc import find_annotations, match_annotations, read_voc
+from napari_bloodcells.core.voc import find_annotations, loses_a_box, match_annotations, read_voc
 
 _Corners = tuple[float, float, float, float]
 
@@ -40,7 +40,8 @@ def read(folder: Folder) -> DataSet | None:
     labels = _labels(folder)
     samples: list[Sample] = []
     fields: list[FieldTruth] = []
-    drawn = {"WBC"}
+    drawn: set[str] = set()
+    names: list[str] = []
     for image in folder.images:
         if image not in matched:
             continue
@@ -54,6 +55,10 @@ def read(folder: Folder) -> DataSet | None:
         except (AnnotationError, ImageError) as problem:
             folder.problems.append(f"{whole_text(problem, folder.root)} Its cells are left out.")
             continue
+        if not len(annotation.boxes) and loses_a_box(" ".join(annotation.remarks)):
+            folder.problems.append(f"{matched[image].name}: none of its boxes can be used; its image is left out.")
+            continue  # not a field without cells
+        names += annotation.boxes.labels
         truth, types = _kinds(annotation.boxes)
         cells = truth.named("WBC")
         group, split = folder.grouping.of(image), folder.split(image)
@@ -66,13 +71,14 @@ def read(folder: Folder) -> DataSet | None:
             samples.append(
                 Sample(image, box, folder.label(label), group, folder.name, split, sure, um_per_pixel, label or None)
             )
-    fields = [replace(field, classes=frozenset(drawn)) for field in fields]
+    folder.tell_unknown(names)
+    fields = [replace(field, classes=drawn_classes(drawn)) for field in fields]
     return DataSet(folder.name, folder.root, tuple(samples), "voc", tuple(fields), tuple(folder.problems))
 
 
 def _kinds(boxes: Boxes) -> tuple[Boxes, list[str]]:
-    """Boxes as WBC, RBC or Platelets, and for each WBC the cell type that its box is named after (or nothing)."""
-    kinds = [box_kind(label) or "WBC" for label in boxes.labels]
+    """Boxes as they are on a field, and for each WBC the cell type that its box is named after (or nothing)."""
+    kinds = [field_kind(label) for label in boxes.labels]
     types = ["" if box_kind(label) else label for label, kind in zip(boxes.labels, kinds, strict=True) if kind == "WBC"]
     return Boxes(boxes.xyxy, tuple(kinds), boxes.scores, boxes.source), types
 

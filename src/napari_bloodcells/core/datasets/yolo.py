@@ -17,7 +17,7 @@ import numpy as np
 from napari_bloodcells.core.boxes import Boxes, iou
 from napari_bloodcells.core.datasets.base import DataSet, FieldTruth, Sample, scale_of_red_cells
 from napari_bloodcells.core.datasets.boxtable import TypedBox, typed_boxes
-from napari_bloodcells.core.datasets.folder import Folder, box_kind
+from napari_bloodcells.core.datasets.folder import Folder, box_kind, drawn_classes, field_kind
 from napari_bloodcells.core.errors import AnnotationError, ImageError
 from napari_bloodcells.core.files import display_name, read_regular, whole_text
 from napari_bloodcells.core.images import image_size
@@ -39,10 +39,13 @@ def read(folder: Folder) -> DataSet | None:
     typed = typed_boxes(folder)
     samples: list[Sample] = []
     fields: list[FieldTruth] = []
-    present = {"WBC"}
+    present: set[str] = set()
+    used: list[str] = []
+    rejected: list[str] = []
     for image, text in files.items():
         try:
             height, width = image_size(image)
+            told = len(folder.problems)
             numbers, xyxy = read_yolo(text, height, width, folder.problems)
         except (AnnotationError, ImageError) as problem:
             folder.problems.append(whole_text(problem, folder.root))
@@ -51,13 +54,17 @@ def read(folder: Folder) -> DataSet | None:
         if "" in labels:
             folder.problems.append(f"{text.name}: a class number beyond the {len(names)} names; box left out.")
         keep = [i for i, label in enumerate(labels) if label]
-        boxes = Boxes(xyxy[keep], tuple(box_kind(labels[i]) or "WBC" for i in keep), source="yolo")
+        if not keep and len(folder.problems) > told:
+            rejected.append(text.name)  # not a field without cells
+            continue
+        used += [labels[i] for i in keep]
+        boxes = Boxes(xyxy[keep], tuple(field_kind(labels[i]) for i in keep), source="yolo")
         present.update(boxes.labels)
         group, split = folder.grouping.of(image), folder.split(image)
         fields.append(FieldTruth(image, boxes, group, split))
         um_per_pixel = scale_of_red_cells(boxes.named("RBC"), height, width)
-        for i in keep:
-            if box_kind(labels[i]) not in (None, "WBC"):
+        for i, kind in zip(keep, boxes.labels, strict=True):
+            if kind != "WBC":
                 continue
             x0, y0, x1, y1 = (float(v) for v in xyxy[i])
             label, sure = (labels[i], True) if box_kind(labels[i]) is None else _type_of(xyxy[i], typed.get(image, []))
@@ -66,8 +73,12 @@ def read(folder: Folder) -> DataSet | None:
                     image, (x0, y0, x1, y1), folder.label(label), group, folder.name, split, sure, um_per_pixel, label
                 )
             )
+    if rejected:
+        more = f" ({len(rejected) - 1} more files likewise)" if len(rejected) > 1 else ""
+        folder.problems.insert(0, f"{rejected[0]}: none of its lines can be used; its image is left out{more}.")
+    folder.tell_unknown(used)
     # Kinds that no file holds were not drawn in this source, whatever the list of names says.
-    fields = [replace(field, classes=frozenset(present)) for field in fields]
+    fields = [replace(field, classes=drawn_classes(present)) for field in fields]
     return DataSet(folder.name, folder.root, tuple(samples), "yolo", tuple(fields), tuple(folder.problems))
 
 

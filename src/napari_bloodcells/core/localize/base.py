@@ -33,8 +33,8 @@ class Field:
     Attributes
     ----------
     wbc, rbc, platelets : Boxes
-        Pixels of the image as given (continuous edges, see ``core.boxes``), source ``found``; in the order of what the net
-        alone says of them, the surest first.
+        Pixels of the image as given (continuous edges, see ``core.boxes``), source ``found``; the surest first, by what
+        the net alone says of them.
     um_per_pixel : float or None
         Scale, measured from the red cells or given by the caller; None where there is no red cell to measure.
     border : (N,) bool

@@ -7,6 +7,7 @@ what the field says of the box (``evidence.py``) as well.  Every source weighs t
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_bloodcells.core.boxes import Boxes, centers_inside, iou
-from napari_bloodcells.core.errors import BloodcellsError
+from napari_bloodcells.core.errors import BloodcellsError, DataWarning
 from napari_bloodcells.core.images import read_image
-from napari_bloodcells.core.localize.collect import TruthField
+from napari_bloodcells.core.localize.collect import TruthField, tell_unread
 from napari_bloodcells.core.localize.eightbit import recorded_ranges
 from napari_bloodcells.core.localize.evidence import Evidence, gather_evidence
 from napari_bloodcells.core.localize.learned import LearnedLocalizer
@@ -76,7 +77,9 @@ def measure_ranges(net: CellNet, info: LocalizerInfo, items: Sequence[TruthField
 def calibrate_localizer(
     net: CellNet, info: LocalizerInfo, items: Sequence[TruthField], progress: Progress
 ) -> LocalizerInfo:
-    """``info`` with calibration and thresholds measured on ``items``; classes with too few boxes keep the default.
+    """``info`` with calibration and thresholds measured on ``items``; classes with too few boxes keep theirs.
+
+    Each of these is told (``DataWarning``): its scores mean what they did for the weights that the training began with.
 
     The threshold of white cells is the highest that keeps 99 % of those found at the lowest one allowed, in the mean
     of the sources (a box around nothing, which a source may hold, would set it to zero otherwise); those of red cells
@@ -89,6 +92,7 @@ def calibrate_localizer(
         logits = np.concatenate([r.logits for r in results[c]] or [np.zeros(0)])
         true = np.concatenate([r.true for r in results[c]] or [np.zeros(0, np.bool_)])
         if min(true.sum(), (~true).sum()) < _FEWEST:
+            warnings.warn(_left_as_it_was(c, int(true.sum()), int((~true).sum()), info), DataWarning, stacklevel=2)
             continue
         n_of = {s: sum(len(r.logits) for r in results[c] if r.source == s) for s in {r.source for r in results[c]}}
         weights = np.concatenate([np.full(len(r.logits), 1 / max(n_of[r.source], 1)) for r in results[c]])
@@ -99,25 +103,36 @@ def calibrate_localizer(
     return info.model_copy(update={"calibration": tuple(calibrations), "thresholds": tuple(thresholds)})
 
 
+def _left_as_it_was(c: int, true: int, false: int, info: LocalizerInfo) -> str:
+    kept = "not calibrated" if info.calibration[c] == Calibration() else "calibrated as those it began with"
+    return (
+        f"{CLASSES[c]}: {true} true and {false} false boxes on the validation fields, needed are {_FEWEST} of each: "
+        f"its scores are {kept}, its threshold stays {info.thresholds[c]:.2f}; give more fields that have it boxed."
+    )
+
+
 def _search(localizer: LearnedLocalizer, items: Sequence[TruthField], progress: Progress) -> list[list[_Found]]:
     """For each class, what was found on each field whose source boxed that class."""
     results: list[list[_Found]] = [[] for _ in CLASSES]
     items = [item for item in items if not item.single]
     items = [i for s in sorted({i.source for i in items}) for i in _evenly(items, s, MOST_FIELDS)]
     progress.start("calibrating", len(items))
+    unread: list[str] = []
     for item in items:
         check_cancelled(progress)
         progress.advance("calibrating")
         try:
             image = read_image(item.truth.image)
             field = localizer.find(image)
-        except BloodcellsError:
+        except BloodcellsError as problem:
+            unread.append(str(problem))
             continue
         evidence = gather_evidence(image, field.wbc.xyxy, field.rbc.xyxy, field.rbc.scores)
         for c, (name, boxes) in enumerate(zip(CLASSES, (field.wbc, field.rbc, field.platelets), strict=True)):
             if name in item.truth.classes:
                 said = evidence if c == 0 else None
                 results[c].append(_compare(boxes, said, item.truth.boxes, name, item.source))
+    tell_unread(unread)
     return results
 
 

@@ -1,5 +1,7 @@
 """From folders of data to labeled fields: the shared readers, this project's own remarks, and three parts by group.
 
+What the readers left out or worked around is told, as ``train`` of a classifier does.
+
 ``remarks.csv`` holds what was seen by eye in public data where the source's own boxes are silent: white cells that it
 left unboxed, and whether a photograph without boxes holds any (label ``none``: looked at, no white cell).  Single-cell
 images serve too: the cell in the middle is found by its stain (``core.central``).
@@ -10,6 +12,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import re
+import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -18,22 +23,27 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_bloodcells.core.boxes import Boxes, iou
+from napari_bloodcells.core.boxes import Boxes, iou, touches_border
 from napari_bloodcells.core.central import central_box
 from napari_bloodcells.core.classes import load_scheme
-from napari_bloodcells.core.datasets import load_dataset
 from napari_bloodcells.core.datasets.base import DataSet, FieldTruth
-from napari_bloodcells.core.errors import BloodcellsError, DataSetError
+from napari_bloodcells.core.datasets.folder import SPLITS, part_of
+from napari_bloodcells.core.errors import BloodcellsError, DataSetError, DataWarning
+from napari_bloodcells.core.files import display_name, read_regular
 from napari_bloodcells.core.find import find_images
 from napari_bloodcells.core.images import image_size, read_image
 from napari_bloodcells.core.localize.fields import labeled_field
 from napari_bloodcells.core.localize.learned import WBC_PER_RED_CELL
 from napari_bloodcells.core.localize.tiles import LabeledField
 from napari_bloodcells.core.progress import Progress, check_cancelled
+from napari_bloodcells.core.training.traindata import TOLD, open_datasets
 
 MOST_SINGLE_CELLS = 560
 """Single-cell images taken of one source; they show one cell each and no other way of looking."""
 VALIDATION_SHARE = 0.12
+_ANOTHER_SCALE = 1.6
+"""Factor between two magnifications: a gap in the sizes of a source's fields, or what three cells of a field say."""
+_MAX_LIST = 10**7
 _SAME_BOX = 0.9
 """Overlap (IoU) of a box of the table of readers and one of the annotation that are the same box."""
 
@@ -56,12 +66,19 @@ def collect(folders: Iterable[Path | str]) -> list[TruthField]:
     """All photographs of ``folders`` with their boxes, in ``train``, ``val`` and ``test`` parts.
 
     A publisher's test part stays out of training, and so does every photograph of a group that reaches into it.
+    Parts are folders (``valid``, ``testing`` and the like, too) or the lists in ``ImageSets/Main`` of a VOC folder.
     Where there is no published part, one group in eight is kept for validation.
 
     Raises
     ------
     DataSetError
-        If a folder holds neither labels nor images that ``remarks.csv`` knows, or none holds a white cell.
+        If a folder holds neither labels nor images that ``remarks.csv`` knows, or none holds a white cell, or a list
+        of images cannot be read.
+
+    Warns
+    -----
+    DataWarning
+        For what the readers left out or worked around.
     """
     found: list[TruthField] = []
     for folder in map(Path, folders):
@@ -75,7 +92,7 @@ def read_parts(folder: Path) -> list[TruthField]:
     """The photographs of one folder, each with its part; see ``collect``."""
     remarks = read_remarks(folder.name)
     try:
-        dataset = load_dataset(folder)
+        (dataset,) = open_datasets(folder)
     except DataSetError:
         images = [p for p in find_images([folder]) if p.stem in remarks]
         if not images:
@@ -84,7 +101,7 @@ def read_parts(folder: Path) -> list[TruthField]:
         dataset = DataSet(folder.name, folder, (), "images", bare)
     single = not dataset.fields
     truths = _single_cells(dataset) if single else [_remarked(t, remarks) for t in _without_unnamed(dataset)]
-    published = _voc_parts(folder)
+    published = _voc_parts(folder, {t.image.stem for t in truths})
     truths = [replace(t, split=published.get(t.image.stem, t.split)) for t in truths]
     parts = {t.group: _part(t) for t in truths}
     parts |= {t.group: "test" for t in truths if _part(t) == "test"}
@@ -99,20 +116,27 @@ def _cut_to_the_cell(images: list[Path]) -> bool:
     return len(some) > 4 and len(sizes) > len(some) / 2
 
 
-def _voc_parts(folder: Path) -> dict[str, str]:
-    """Part of each image by its stem, from ``ImageSets/Main`` of a VOC folder."""
+def _voc_parts(folder: Path, stems: set[str]) -> dict[str, str]:
+    """Part of each image by its stem, from the lists in ``ImageSets/Main`` of a VOC folder; of two the later part."""
     parts: dict[str, str] = {}
-    for part in ("train", "val", "test"):
-        listing = folder / "ImageSets" / "Main" / f"{part}.txt"
-        if listing.is_file():
-            parts |= dict.fromkeys(listing.read_text("utf-8").split(), part)
+    for name, part in SPLITS.items():
+        listing = folder / "ImageSets" / "Main" / f"{name}.txt"
+        if not listing.is_file() or not listing.stat().st_size:
+            continue
+        try:
+            lines = read_regular(listing, _MAX_LIST, DataSetError).decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise DataSetError(f"{display_name(listing)}: is no UTF-8 text; save it in UTF-8.") from None
+        for line in map(str.strip, lines):
+            # VOC's lists of a class say after the name whether it is there: 1, 0 or -1
+            parts[line if line in stems else re.sub(r"\s+(-1|0|1)$", "", line)] = part
     return parts
 
 
 def _part(truth: FieldTruth) -> str:
-    split = (truth.split or "").casefold()
-    if split in ("train", "val", "test"):
-        return split
+    published = part_of(truth.split or "")
+    if published:
+        return published
     chance = int(hashlib.sha256(truth.group.encode()).hexdigest()[:8], 16) / 2**32
     return "val" if chance < VALIDATION_SHARE else "train"
 
@@ -128,7 +152,11 @@ def _single_cells(dataset: DataSet) -> list[FieldTruth]:
         label = "Platelets" if kind == "platelet" else "WBC"
         truths.append(
             FieldTruth(
-                sample.image, Boxes(np.zeros((1, 4), np.float32), (label,)), sample.group, None, frozenset({label})
+                sample.image,
+                Boxes(np.zeros((1, 4), np.float32), (label,)),
+                sample.group,
+                sample.split,
+                frozenset({label}),
             )
         )
     return truths
@@ -174,22 +202,33 @@ def _remarked(truth: FieldTruth, remarks: dict[str, list[tuple[float, float, flo
 
 
 def read_fields(items: Sequence[TruthField], progress: Progress) -> list[LabeledField]:
-    """Read the photographs and make them ready for training; those that cannot be read are left out."""
+    """Read the photographs and make them ready for training; those that cannot be read are told and left out."""
     progress.start("reading", len(items))
     sizes = _red_cells(items)
     fields = []
+    unread: list[str] = []
     for item in items:
         check_cancelled(progress)
+        progress.advance("reading")
         try:
             image = read_image(item.truth.image)
-        except BloodcellsError:
+        except BloodcellsError as problem:
+            unread.append(str(problem))
             continue
         boxes = item.truth.boxes
         if item.single:
             boxes = Boxes(_single_box(image, item)[None], boxes.labels)
-        fields.append(labeled_field(image, boxes, item.truth.classes, item.source, sizes.get(item.source)))
-        progress.advance("reading")
+        fields.append(labeled_field(image, boxes, item.truth.classes, item.source, sizes.get(item.truth.image)))
+    tell_unread(unread)
     return fields
+
+
+def tell_unread(problems: Sequence[str]) -> None:
+    """Warn of photographs that could not be read, the first ``TOLD`` of them by name."""
+    for problem in problems[:TOLD]:
+        warnings.warn(f"{problem} It is left out.", DataWarning, stacklevel=3)
+    if len(problems) > TOLD:
+        warnings.warn(f"{len(problems) - TOLD} more photographs cannot be read; left out.", DataWarning, stacklevel=3)
 
 
 def _single_box(image: NDArray[np.uint8], item: TruthField) -> NDArray[np.float32]:
@@ -197,16 +236,76 @@ def _single_box(image: NDArray[np.uint8], item: TruthField) -> NDArray[np.float3
     return np.array([0, 0, width, height], np.float32) if item.tight else central_box(image)
 
 
-def _red_cells(items: Sequence[TruthField]) -> dict[str, float]:
-    """Diameter of a red cell in pixels for each source of one magnification that boxes no red cells."""
-    sides: dict[str, list[float]] = {}
+def _red_cells(items: Sequence[TruthField]) -> dict[Path, float]:
+    """Diameter of a red cell in pixels on each photograph whose source boxes no red cells, from the white ones.
+
+    A source is taken to have one magnification, as a single white cell tells little of it: monocytes are twice as
+    large as lymphocytes.  It has several where the sizes of its fields leave a gap, and a field has its own where three
+    whole white cells say so.
+    """
+    by_source: dict[str, list[TruthField]] = defaultdict(list)
     for item in items:
-        if "RBC" in item.truth.classes or item.tight:
-            continue
-        white = item.truth.boxes.named("WBC").xyxy
-        known = sides.setdefault(item.source, [])
-        if item.single and len(white) and len(known) < 60:
+        if "RBC" not in item.truth.classes and not item.tight:
+            by_source[item.source].append(item)
+    sizes: dict[Path, float] = {}
+    for here in by_source.values():
+        singles = [item for item in here if item.single]
+        sides = _sides_of_single(singles)
+        if sides:
+            sizes |= dict.fromkeys((item.truth.image for item in singles), float(np.median(sides)))
+        sizes |= _sides_of_fields([item for item in here if not item.single])
+    return {image: side / WBC_PER_RED_CELL for image, side in sizes.items()}
+
+
+def _sides_of_single(items: Sequence[TruthField]) -> list[float]:
+    """Longest sides of the white cells of at most 60 single-cell images."""
+    sides: list[float] = []
+    for item in items:
+        if "WBC" in item.truth.boxes.labels and len(sides) < 60:
             with contextlib.suppress(BloodcellsError):
-                white = central_box(read_image(item.truth.image))[None]
-        known.extend(v for v in (white[:, 2:] - white[:, :2]).max(1).tolist() if v > 0)
-    return {source: float(np.median(values)) / WBC_PER_RED_CELL for source, values in sides.items() if values}
+                sides += _longest(central_box(read_image(item.truth.image))[None])
+    return sides
+
+
+def _sides_of_fields(items: Sequence[TruthField]) -> dict[Path, float]:
+    """The usual longest side of a white cell on each field of one source, where the source has any."""
+    sides = {item.truth.image: _longest(item.truth.boxes.named("WBC").xyxy) for item in items}
+    if not any(sides.values()):
+        return {}
+    whole: dict[Path, list[float]] = {}
+    for item in items:
+        white = item.truth.boxes.named("WBC").xyxy
+        with contextlib.suppress(BloodcellsError):
+            inside = _longest(white[~touches_border(white, *image_size(item.truth.image))])
+            if inside:
+                whole[item.truth.image] = inside
+    clusters = _clusters({image: float(np.median(inside)) for image, inside in whole.items()})
+    if len(clusters) < 2:
+        clusters = [list(sides)]
+    usual: dict[Path, float] = {}
+    for cluster in sorted(clusters, key=len, reverse=True):
+        median = float(np.median([v for image in cluster for v in sides[image]]))
+        # what shows no whole white cell is taken to be as most are
+        usual |= dict.fromkeys(cluster if usual else sides, median)
+    for image, inside in whole.items():
+        own = float(np.median(inside))
+        if len(inside) >= 3 and not 1 / _ANOTHER_SCALE <= own / usual[image] <= _ANOTHER_SCALE:
+            usual[image] = own
+    return usual
+
+
+def _clusters(sizes: dict[Path, float]) -> list[list[Path]]:
+    """The photographs by size, parted where the next one is larger by the factor ``_ANOTHER_SCALE``."""
+    clusters: list[list[Path]] = []
+    last = 0.0
+    for image in sorted(sizes, key=lambda path: sizes[path]):
+        if not clusters or sizes[image] > last * _ANOTHER_SCALE:
+            clusters.append([])
+        clusters[-1].append(image)
+        last = sizes[image]
+    return clusters
+
+
+def _longest(xyxy: NDArray[np.float32]) -> list[float]:
+    longest = (xyxy[:, 2:] - xyxy[:, :2]).max(1) if len(xyxy) else np.zeros(0)
+    return [float(side) for side in longest if side > 0]

@@ -11,14 +11,13 @@ from PIL import Image
 
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.crops import WHITE_LEVEL, local_white
+from napari_bloodcells.core.datasets.folder import IGNORED
 from napari_bloodcells.core.localize.learned import WBC_PER_RED_CELL
 from napari_bloodcells.core.localize.net import CLASSES
 from napari_bloodcells.core.localize.targets import IGNORE
 from napari_bloodcells.core.localize.tiles import RBC, WBC, LabeledField
 
 LARGEST_RED_CELL = 36.0
-IGNORED = "ignore"
-"""Label of a box over a white cell, or what may be one, that is neither asked for nor punished."""
 
 
 def labeled_field(

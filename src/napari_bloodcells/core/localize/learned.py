@@ -66,8 +66,8 @@ class LookSettings:
     speck: float = 1.4
     """Red cells of one field are alike to this factor; what is smaller than the sure ones by more is dust."""
     patch: int = 640
-    """Of an image with more pixels than ``unaided``, the scale must hold on patches of this side too: at first look such
-    an image is so small that heaps of red cells may pass for red cells."""
+    """Of an image with more pixels than ``unaided``, the scale must hold on patches of this side too: at first look
+    such an image is so small that heaps of red cells may pass for red cells."""
     unaided: int = 1_250_000
     doubt: float = 1.5
     """Factor by which patches and image differ before the patches are believed."""

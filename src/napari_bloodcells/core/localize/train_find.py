@@ -57,7 +57,8 @@ def train_localizer(
     settings
         Of the training; ``load_find_settings`` reads them from a recipe.
     resume
-        Go on from the checkpoint in ``output``; the result is that of a training that was not interrupted.
+        Go on from the checkpoint in ``output``, or with what is missing after the last step (ranges, calibration);
+        the result is that of a training that was not interrupted.
     progress
         Is told each step, and asked whether to stop; what was learned stays in the checkpoint.
 
@@ -76,14 +77,17 @@ def train_localizer(
         If there is nothing to resume from, or its settings were others.
     Cancelled
         If the user stopped it.
+
+    Warns
+    -----
+    DataWarning
+        For what was left out of the data or worked around, and for each class that too few boxes could calibrate.
     """
     settings, progress, output = settings or FindSettings(), progress or Silent(), Path(output)
     if (output / METADATA).exists():
         raise OutputError(f"{display_name(output)}: holds a localizer already; choose another folder.")
     items = collect([data] if isinstance(data, str | Path) else data)
-    fields = read_fields([item for item in items if item.part == "train"], progress)
-    if settings.weights.get(SOURCE, 0) > 0:
-        fields += drawn_fields(settings.seed, progress)
+    training = [item for item in items if item.part == "train"]
     trainer = Trainer(settings)
     checkpoint = output / "checkpoint.safetensors"
     if resume:
@@ -94,6 +98,11 @@ def train_localizer(
         raise OutputError(
             f"{display_name(output)}: holds an unfinished training; add --resume, or choose another folder."
         )
+    fields: list[LabeledField] = []
+    if trainer.step < settings.steps:  # else only measuring and calibrating are left
+        fields = read_fields(training, progress)
+        if settings.weights.get(SOURCE, 0) > 0:
+            fields += drawn_fields(settings.seed, progress)
     make_folder(output)
     started = time.monotonic()
     with RunLock(output) as lock, kept_for_resume():
@@ -103,8 +112,8 @@ def train_localizer(
             lock.renew()
 
         run(trainer, fields, progress, save, output)
-        info = _info(settings, items, time.monotonic() - started, trainer.start_hash)
-        info = measure_ranges(trainer.mean, info, [item for item in items if item.part == "train"], progress)
+        info = _info(settings, items, time.monotonic() - started, trainer.start)
+        info = measure_ranges(trainer.mean, info, training, progress)
         validation = [item for item in items if item.part == "val"]
         info = calibrate_localizer(trainer.mean, info, validation, progress)
         save_localizer(output, trainer.mean, info)
@@ -122,15 +131,19 @@ def run(
 ) -> None:
     """The steps from ``trainer.step`` to the end; the middle, where the net boxes the rest, is kept in ``folder``.
 
+    The last step is saved, too: what follows (ranges, calibration) may be stopped and gone on with.
+
     Batches depend on the seed, the step and the fields alone, and the fields of the second half on the weights of the
     middle, so that an interrupted training ends as one that was not.
     """
     rule = trainer.settings
+    if trainer.step >= rule.steps:
+        return
     middle = round(rule.steps * rule.label_rest_at)
     progress.start("training", rule.steps)
     progress.advance("training", trainer.step)
     weights = dict(rule.weights)
-    if trainer.step > middle:
+    if trainer.step > middle > 0:
         halfway = CellNet(rule.net)
         halfway.load_state_dict(load_checkpoint(folder / _MIDDLE))
         fields = label_rest(fields, halfway)
@@ -143,7 +156,7 @@ def run(
             loss = trainer.learn(maker)
             heat, box = trainer.last
             progress.advance("training", loss=loss, heat=heat, box=box)
-            if trainer.step % rule.save_every == 0:
+            if trainer.step % rule.save_every == 0 or trainer.step == rule.steps:
                 save(trainer.state())
             check_cancelled(progress)
     except Cancelled:
@@ -177,7 +190,8 @@ def label_rest(fields: Sequence[LabeledField], net: CellNet) -> list[LabeledFiel
     return result
 
 
-def _info(settings: FindSettings, items: Sequence[TruthField], seconds: float, start_hash: str) -> LocalizerInfo:
+def _info(settings: FindSettings, items: Sequence[TruthField], seconds: float, start: LocalizerInfo) -> LocalizerInfo:
+    """What is known before anything is measured; scores mean what they meant where the training began."""
     counts: dict[str, dict[str, int]] = {}
     for item in items:
         part = counts.setdefault(item.source, {})
@@ -188,11 +202,13 @@ def _info(settings: FindSettings, items: Sequence[TruthField], seconds: float, s
         channels=rule.channels,
         blocks=rule.blocks,
         head=rule.head,
+        calibration=start.calibration,
+        thresholds=start.thresholds,
         training={
             "photographs": counts,
             "tiles": settings.steps * settings.batch_size,
             "seed": settings.seed,
-            "began_with": start_hash,
+            "began_with": start.sha256,
             "minutes": round(seconds / 60, 1),
             "hardware": f"{torch.get_num_threads()} thread(s), {platform.processor() or platform.machine()}",
         },

@@ -27,7 +27,7 @@ from napari_bloodcells.core.errors import UsageError
 from napari_bloodcells.core.files import display_name, read_regular
 from napari_bloodcells.core.localize.looks import change_looks
 from napari_bloodcells.core.localize.net import MEAN, SPREAD, CellNet, NetSettings
-from napari_bloodcells.core.localize.store import read_localizer
+from napari_bloodcells.core.localize.store import LocalizerInfo, read_localizer
 from napari_bloodcells.core.localize.targets import Targets, box_loss, draw_targets, heat_loss
 from napari_bloodcells.core.localize.tiles import TileMaker, TileSettings
 
@@ -82,8 +82,8 @@ class Trainer:
         )
         self.step = 0
         self.last = (math.nan, math.nan)
-        self.start_hash = ""
-        """SHA-256 of the weights that it began with."""
+        self.start = LocalizerInfo()
+        """What the localizer says that it began with; without one, what is so before anything is measured."""
         if settings.start:
             self._begin_with(settings.start)
 
@@ -101,7 +101,7 @@ class Trainer:
             raise UsageError(f"{display_name(name)}: its network is not that of the recipe; the weights do not fit.")
         self.net.load_state_dict(net.state_dict())
         self.mean.load_state_dict(net.state_dict())
-        self.start_hash = info.sha256
+        self.start = info
 
     def batch(self, maker: TileMaker) -> tuple[Tensor, Targets]:
         """The batch of the present step; it depends on the seed and the step alone."""

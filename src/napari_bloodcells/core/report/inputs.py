@@ -160,7 +160,7 @@ def from_folder(folder: Path, images: Path | None = None, corrections: Sequence[
     found = with_model(ReportInput(cells, table, scheme_of(cells), run, None, loader(base, max_pixels_of(run))))
     counted = {str(name) for name in cells["class"]}
     for corrected in corrections:
-        cells = apply_corrections(cells, read_corrections(corrected, found.scheme, counted))
+        cells = apply_corrections(cells, read_corrections(corrected, found.scheme, counted), list(table["image"]))
     return replace(found, cells=cells, absent=_absent(folder, table, base, run))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_bloodcells.core.tiff import channel_pages
+from napari_bloodcells.core.tiff import channel_pages, channel_starts
 
 LARGEST_SEGMENT = 2**26
 """Pixels of a tile or strip; a larger one cannot be decoded in bounded memory."""
@@ -66,17 +66,23 @@ def is_raw(page: Any) -> bool:
 
 @dataclass(frozen=True)
 class Layer:
-    """One level: its planes (one page of all colors, or one each for red, green and blue) and its pieces."""
+    """One level: its planes (one page of all colors, or one each for red, green and blue) and its pieces.
+
+    Of what is not compressed ``starts`` are the bytes at which the planes begin, which may be more than the pages.
+    """
 
     pages: tuple[Any, ...]
     width: int
     height: int
     segment: tuple[int, int]
+    starts: tuple[int, ...] = ()
 
 
 def layers(tif: Any) -> tuple[Layer, ...]:
     """The levels of the first picture of an open TIFF, the finest first."""
     channels = channel_pages(tif)
+    if starts := channel_starts(tif):
+        return (_layer((tif.pages[0],), starts),)
     found = []
     for level in tif.series[0].levels:
         pages = level.pages[:3] if channels else level.pages[:1]
@@ -96,9 +102,11 @@ def _same_picture(first: Any, page: Any) -> bool:
     return bool(alike and across > 1.5 and 0.95 < across / down < 1.05)
 
 
-def _layer(pages: tuple[Any, ...]) -> Layer:
+def _layer(pages: tuple[Any, ...], starts: tuple[int, ...] = ()) -> Layer:
     page = pages[0]
-    return Layer(pages, int(page.imagewidth), int(page.imagelength), segment_size(page))
+    if is_raw(page) and not starts:
+        starts = tuple(int(each.dataoffsets[0]) for each in pages)
+    return Layer(pages, int(page.imagewidth), int(page.imagelength), segment_size(page), starts)
 
 
 def stated_scale(tif: Any) -> tuple[float | None, float | None]:

@@ -19,8 +19,8 @@ from napari_bloodcells.core.errors import ImageError
 from napari_bloodcells.core.files import display_name
 from napari_bloodcells.core.pixels import to_rgb8
 from napari_bloodcells.core.slides.slide import Region, possible_scale
-from napari_bloodcells.core.slides.tiffheader import Layer, is_raw, layers, readable, stated_scale
-from napari_bloodcells.core.tiff import as_shown, bits_in_use
+from napari_bloodcells.core.slides.tiffheader import Layer, layers, readable, segment_size, stated_scale
+from napari_bloodcells.core.tiff import as_shown, bits_in_use, check_colors
 
 CACHE_BYTES = 320 * 2**20
 _ORIENTATION = 274
@@ -103,8 +103,9 @@ class TiffSlide:
     def _decoded(self, layer: Layer, row: int, column: int) -> NDArray[Any] | None:
         """One piece with the file's own values, samples last."""
         page = layer.pages[0]
-        if is_raw(page):
-            return as_shown(self._rows(layer, row), page, self.name)
+        if layer.starts:
+            rows = [self._rows(layer, row, start) for start in layer.starts]
+            return as_shown(rows[0] if len(rows) == 1 else np.stack(rows, axis=-1), page, self.name)
         across, down = layer.segment
         columns = -(-layer.width // across)
         index = row * columns + column
@@ -122,7 +123,7 @@ class TiffSlide:
         if len(there) < len(planes):
             return None
         if len(layer.pages) > 1:
-            return np.stack(there, axis=-1)
+            return as_shown(np.stack(there, axis=-1), page, self.name)
         return as_shown(np.stack(there), page, self.name)
 
     def _segment(self, page: Any, index: int) -> NDArray[Any] | None:
@@ -135,14 +136,14 @@ class TiffSlide:
         result: NDArray[Any] | None = None if segment is None else segment[0]
         return result
 
-    def _rows(self, layer: Layer, row: int) -> NDArray[Any]:
-        """Some rows of an uncompressed page."""
+    def _rows(self, layer: Layer, row: int, start: int) -> NDArray[Any]:
+        """Some rows of an uncompressed plane, which begins at byte ``start``."""
         page = layer.pages[0]
         samples, down = int(page.samplesperpixel), layer.segment[1]
         rows = min(down, layer.height - row * down)
         kind = page.dtype.newbyteorder(self._tif.byteorder)
         line = layer.width * samples * kind.itemsize
-        data = self._bytes(page.dataoffsets[0] + row * down * line, rows * line)
+        data = self._bytes(start + row * down * line, rows * line)
         array = np.frombuffer(data, kind).reshape(rows, layer.width, samples).astype(page.dtype, copy=False)
         return array[..., 0] if samples == 1 else array
 
@@ -158,13 +159,15 @@ class TiffSlide:
     def _check(self) -> None:
         """Refuse what could not be read region by region, or would be read as blank because it is cut off."""
         top = self._layers[0]
+        check_colors(top.pages[0], self.name)
         for page in top.pages:
-            if not readable(page):
+            if not readable(page) or segment_size(page) != top.segment:
                 raise ImageError(
                     f"{self.name}: cannot be read region by region ({page.dtype}, {page.compression.name.lower()} in "
                     f"pieces of {top.segment[0]} x {top.segment[1]}); save it as a tiled TIFF of 8 bits."
                 )
             ends = [o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False) if n]
+            ends += [start + int(page.nbytes) for start in top.starts]
             size = int(self._tif.filehandle.size)
             if not ends or max(ends) > size:
                 raise ImageError(f"{self.name}: is cut off: it has {size} bytes of {max(ends, default=0)}.")
