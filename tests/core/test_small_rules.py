@@ -143,6 +143,7 @@ def test_bytes_that_are_none_are_no_image() -> None:
 
 def page(**values: Any) -> Any:
     usual = {"planarconfig": 1, "samplesperpixel": 3, "colormap": None, "bitspersample": 8, "extrasamples": ()}
+    usual["compression"] = 1  # none
     kind = SimpleNamespace(name=values.pop("photometric", "RGB"))
     return SimpleNamespace(**{**usual, "photometric": kind, "dtype": np.dtype(np.uint8), "tags": {}, **values})
 
