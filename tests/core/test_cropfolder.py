@@ -11,9 +11,8 @@ from PIL import Image
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.cropfolder import write_crops
 from napari_bloodcells.core.crops import CropSpec
-from napari_bloodcells.core.datasets import load_dataset
+from napari_bloodcells.core.datasets import load_dataset, open_datasets
 from napari_bloodcells.core.errors import DataWarning, OutputError
-from napari_bloodcells.core.training.traindata import open_datasets
 from napari_bloodcells.core.voc import write_voc
 
 

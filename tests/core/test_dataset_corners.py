@@ -14,7 +14,7 @@ from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.bundle import load_model
 from napari_bloodcells.core.calibrate import calibrate, refit
 from napari_bloodcells.core.crops import CropSpec
-from napari_bloodcells.core.datasets import DataSet, Sample, load_dataset, tables
+from napari_bloodcells.core.datasets import DataSet, Sample, load_dataset, open_datasets, tables
 from napari_bloodcells.core.datasets.yolo import read_yolo
 from napari_bloodcells.core.errors import AnnotationError, DataSetError, DataWarning, UsageError
 from napari_bloodcells.core.evaluate import evaluate
@@ -24,7 +24,7 @@ from napari_bloodcells.core.progress import Silent
 from napari_bloodcells.core.training.finetune import LabeledCells
 from napari_bloodcells.core.training.headfit import Head
 from napari_bloodcells.core.training.recipe import load_recipe
-from napari_bloodcells.core.training.traindata import gather, open_datasets
+from napari_bloodcells.core.training.traindata import gather
 from napari_bloodcells.core.voc import write_voc
 
 

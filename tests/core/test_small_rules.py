@@ -18,6 +18,7 @@ from napari_bloodcells.core.bundle import MAX_METADATA, load_model, read_info
 from napari_bloodcells.core.central import _nearest_to_center
 from napari_bloodcells.core.classes import load_scheme, parse_scheme
 from napari_bloodcells.core.crops import CropSpec
+from napari_bloodcells.core.datasets import open_datasets
 from napari_bloodcells.core.differential import differentials
 from napari_bloodcells.core.errors import BundleError, DataSetError, ImageError, UsageError
 from napari_bloodcells.core.images import read_image_bytes
@@ -33,7 +34,6 @@ from napari_bloodcells.core.statistics.remarks import remarks
 from napari_bloodcells.core.tiff import as_shown, bits_in_use, channel_pages
 from napari_bloodcells.core.training.recipe import load_recipe
 from napari_bloodcells.core.training.temperature import fit_temperature
-from napari_bloodcells.core.training.traindata import open_datasets
 
 
 def test_boxes_labels_and_scores_fit_together() -> None:

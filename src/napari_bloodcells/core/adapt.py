@@ -20,7 +20,7 @@ from napari_bloodcells.core.bundle import load_model, save_bundle
 from napari_bloodcells.core.classes import NOT_A_WBC
 from napari_bloodcells.core.count import count
 from napari_bloodcells.core.countedcells import dataset_of, holds_count, read_counted
-from napari_bloodcells.core.datasets import DataSet, load_dataset
+from napari_bloodcells.core.datasets import Data, DataSet, load_dataset
 from napari_bloodcells.core.errors import DataSetError, UsageError
 from napari_bloodcells.core.featurespace import FeatureSpace
 from napari_bloodcells.core.files import check_new_folder, display_name
@@ -32,7 +32,6 @@ from napari_bloodcells.core.schema import FITTED, BundleInfo, TrainingSource
 from napari_bloodcells.core.slides import is_slide
 from napari_bloodcells.core.training.headfit import Head
 from napari_bloodcells.core.training.pack import pack_crops
-from napari_bloodcells.core.training.traindata import Data
 from napari_bloodcells.core.training.unlabeled import move_to_unlabeled
 
 LEAST, MOST = 50, 1000

@@ -20,6 +20,7 @@ from scipy.special import softmax
 from torch import Tensor
 
 from napari_bloodcells.core.bundle import load_model, save_bundle
+from napari_bloodcells.core.datasets import Data, open_datasets
 from napari_bloodcells.core.errors import DataSetError
 from napari_bloodcells.core.featurespace import FeatureSpace
 from napari_bloodcells.core.files import check_new_folder, display_name
@@ -38,7 +39,7 @@ from napari_bloodcells.core.training.finetune import (
 from napari_bloodcells.core.training.headfit import Head, HeadFit, choose_head
 from napari_bloodcells.core.training.pack import CropPack, pack_crops
 from napari_bloodcells.core.training.temperature import fit_temperature
-from napari_bloodcells.core.training.traindata import Data, open_datasets, widened
+from napari_bloodcells.core.training.traindata import widened
 
 Change: TypeAlias = Literal["nothing", "means", "layer", "network"]
 LEAST = 5

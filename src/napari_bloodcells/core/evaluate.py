@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from napari_bloodcells.core.bundle import load_model
 from napari_bloodcells.core.classes import UNIDENTIFIED
-from napari_bloodcells.core.datasets import DataSet, Sample
+from napari_bloodcells.core.datasets import Data, DataSet, Sample, open_datasets
 from napari_bloodcells.core.errors import DataSetError, UsageError
 from napari_bloodcells.core.files import write_atomic
 from napari_bloodcells.core.model import Model, Prediction
@@ -25,7 +25,6 @@ from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 from napari_bloodcells.core.schema import BundleInfo
 from napari_bloodcells.core.statistics.metrics import Scores, score
 from napari_bloodcells.core.training.pack import pack_crops
-from napari_bloodcells.core.training.traindata import Data, open_datasets
 
 BOXES = ("auto", "find")
 _PART = 256

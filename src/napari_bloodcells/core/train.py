@@ -22,6 +22,7 @@ from napari_bloodcells import __version__
 from napari_bloodcells.core.bundle import read_info, save_bundle
 from napari_bloodcells.core.classes import ClassScheme
 from napari_bloodcells.core.counting.runlock import LOCK_NAME, RunLock
+from napari_bloodcells.core.datasets import Data
 from napari_bloodcells.core.errors import BundleError, Cancelled, DataSetError, OutputError, UsageError
 from napari_bloodcells.core.files import PART, kept_for_resume, make_folder, write_atomic
 from napari_bloodcells.core.progress import Progress, Silent
@@ -33,7 +34,7 @@ from napari_bloodcells.core.training.group import SharedProgress, joined
 from napari_bloodcells.core.training.history import Epoch, write_history
 from napari_bloodcells.core.training.plots import plot_confusion, plot_history
 from napari_bloodcells.core.training.recipe import Recipe, load_recipe
-from napari_bloodcells.core.training.traindata import Cells, Data, gather
+from napari_bloodcells.core.training.traindata import Cells, gather
 from napari_bloodcells.core.training.trainer import TASK, Trainer
 
 CHECKPOINT, SETTINGS = "checkpoint.safetensors", "training.json"

@@ -9,10 +9,11 @@ import pytest
 
 from napari_bloodcells.cli.app import run as call
 from napari_bloodcells.core.count import count
-from napari_bloodcells.core.counting.former import remove_former
+from napari_bloodcells.core.counting.former import EXPORTS, remove_former
 from napari_bloodcells.core.counting.options import CountOptions
 from napari_bloodcells.core.errors import DataWarning
 from napari_bloodcells.core.report import write_reports
+from napari_bloodcells.core.report.exports import FORMS
 
 
 def files_in(folder: Path) -> set[str]:
@@ -64,3 +65,7 @@ def test_tables_of_the_very_run_leave_its_report_alone(smears: Path, tiny_model:
     assert page.exists()
     count(smears / "b", str(tiny_model), "xml", "cpu").to_csv(tmp_path, overwrite=True)
     assert not page.exists()
+
+
+def test_the_folders_of_all_exports_are_known() -> None:
+    assert tuple(FORMS) == EXPORTS

@@ -15,6 +15,8 @@ from pathlib import Path
 from napari_bloodcells.core.errors import DataWarning
 from napari_bloodcells.core.files import display_name
 
+EXPORTS = ("fhir-r4", "fhir-r5", "coco", "voc", "geojson", "parquet", "csv")
+"""Folders that ``export`` makes in an output folder: the names of its forms."""
 _LOOSE_EXPORTS = ("*.fhir.json", "coco.json", "*.geojson")
 """Exports that can only be such, where somebody had them written beside the tables."""
 
@@ -73,9 +75,7 @@ def _remove_overlays(folder: Path, images: Sequence[str], slides: frozenset[str]
 
 def _exports(folder: Path) -> Iterator[str]:
     """The folders and files of ``export`` in an output folder, under the names that it gives them."""
-    from napari_bloodcells.core.report.exports import FORMS
-
-    for form in FORMS:
+    for form in EXPORTS:
         with contextlib.suppress(OSError):
             if any((folder / form).iterdir()):
                 yield form

@@ -5,6 +5,6 @@ One reader a file; ``load`` chooses by what the folder holds.  Which pictures sh
 """
 
 from napari_bloodcells.core.datasets.base import DataSet, FieldTruth, Sample, scale_of_red_cells
-from napari_bloodcells.core.datasets.load import load_dataset
+from napari_bloodcells.core.datasets.load import Data, load_dataset, open_datasets
 
-__all__ = ["DataSet", "FieldTruth", "Sample", "load_dataset", "scale_of_red_cells"]
+__all__ = ["Data", "DataSet", "FieldTruth", "Sample", "load_dataset", "open_datasets", "scale_of_red_cells"]

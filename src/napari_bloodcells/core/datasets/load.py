@@ -1,14 +1,19 @@
-"""``load_dataset``: asks each reader in turn whether the folder is of its kind."""
+"""``load_dataset`` asks each reader in turn whether a folder is of its kind; ``open_datasets`` tells of its defects."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from napari_bloodcells.core.classes import ClassScheme, load_scheme
 from napari_bloodcells.core.datasets.base import DataSet
-from napari_bloodcells.core.errors import DataSetError
+from napari_bloodcells.core.errors import DataSetError, DataWarning
 from napari_bloodcells.core.files import display_name
+
+Data = str | Path | DataSet | Sequence["str | Path | DataSet"]
+TOLD = 10
+"""Problems of a data set that are told one by one."""
 
 
 def load_dataset(folder: Path | str, scheme: ClassScheme | str | None = None) -> DataSet:
@@ -66,3 +71,22 @@ def load_dataset(folder: Path | str, scheme: ClassScheme | str | None = None) ->
         f"{display_name(root)}: {len(opened.images)} images but no labels; needed are VOC XML, YOLO text files, "
         "a CSV or JSON table of files and classes, or folders named after the classes."
     )
+
+
+def open_datasets(data: Data) -> list[DataSet]:
+    """``data`` (a folder, a ``DataSet``, or a list of them) as data sets."""
+    listed = [data] if isinstance(data, str | Path | DataSet) else list(data)
+    if not listed:
+        raise DataSetError("no data were given to train on.")
+    return [d if isinstance(d, DataSet) else _opened(Path(d)) for d in listed]
+
+
+def _opened(folder: Path) -> DataSet:
+    """A folder's data set; what was left out or worked around in it is told."""
+    dataset = load_dataset(folder)
+    more = len(dataset.problems) - TOLD
+    for problem in dataset.problems[:TOLD]:
+        warnings.warn(problem, DataWarning, stacklevel=4)
+    if more > 0:
+        warnings.warn(f"{dataset.name}: {more} more remarks; see data info.", DataWarning, stacklevel=4)
+    return dataset

@@ -26,8 +26,10 @@ from numpy.typing import NDArray
 from napari_bloodcells.core.boxes import Boxes, iou, touches_border
 from napari_bloodcells.core.central import central_box
 from napari_bloodcells.core.classes import load_scheme
+from napari_bloodcells.core.datasets import open_datasets
 from napari_bloodcells.core.datasets.base import DataSet, FieldTruth
 from napari_bloodcells.core.datasets.folder import SPLITS, part_of
+from napari_bloodcells.core.datasets.load import TOLD
 from napari_bloodcells.core.errors import BloodcellsError, DataSetError, DataWarning
 from napari_bloodcells.core.files import display_name, read_regular
 from napari_bloodcells.core.find import find_images
@@ -36,7 +38,6 @@ from napari_bloodcells.core.localize.fields import labeled_field
 from napari_bloodcells.core.localize.learned import WBC_PER_RED_CELL
 from napari_bloodcells.core.localize.tiles import LabeledField
 from napari_bloodcells.core.progress import Progress, check_cancelled
-from napari_bloodcells.core.training.traindata import TOLD, open_datasets
 
 MOST_SINGLE_CELLS = 560
 """Single-cell images taken of one source; they show one cell each and no other way of looking."""

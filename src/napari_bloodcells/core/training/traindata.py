@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,18 +20,15 @@ from torch import Tensor
 
 from napari_bloodcells.core.classes import ClassScheme, load_scheme
 from napari_bloodcells.core.crops import CropSpec
-from napari_bloodcells.core.datasets import DataSet, load_dataset
+from napari_bloodcells.core.datasets import Data, DataSet, open_datasets
 from napari_bloodcells.core.errors import DataSetError, DataWarning
 from napari_bloodcells.core.groups import grouped_split
 from napari_bloodcells.core.progress import Progress
 from napari_bloodcells.core.training.pack import CropPack, pack_crops
 from napari_bloodcells.core.training.recipe import Recipe
 
-Data = str | Path | DataSet | Sequence["str | Path | DataSet"]
 TEST_PARTS = ("test", "test_simple")
 WIDER = 1.5
-TOLD = 10
-"""Problems of a data set that are told one by one."""
 
 
 @dataclass(frozen=True)
@@ -117,25 +113,6 @@ def gather(data: Data, recipe: Recipe, progress: Progress) -> tuple[Cells, Cells
             f"{names}: no cell of {', '.join(missing)}: the model will never say so.", DataWarning, stacklevel=2
         )
     return training, validation, scheme
-
-
-def open_datasets(data: Data) -> list[DataSet]:
-    """``data`` (a folder, a ``DataSet``, or a list of them) as data sets."""
-    listed = [data] if isinstance(data, str | Path | DataSet) else list(data)
-    if not listed:
-        raise DataSetError("no data were given to train on.")
-    return [d if isinstance(d, DataSet) else _opened(Path(d)) for d in listed]
-
-
-def _opened(folder: Path) -> DataSet:
-    """A folder's data set; what was left out or worked around in it is told."""
-    dataset = load_dataset(folder)
-    more = len(dataset.problems) - TOLD
-    for problem in dataset.problems[:TOLD]:
-        warnings.warn(problem, DataWarning, stacklevel=4)
-    if more > 0:
-        warnings.warn(f"{dataset.name}: {more} more remarks; see data info.", DataWarning, stacklevel=4)
-    return dataset
 
 
 def widened(crop: CropSpec) -> CropSpec:
