@@ -41,6 +41,8 @@ from napari_bloodcells.core.training.augment import AugmentSettings, augment
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 _KEEP_EVERY = 2000
+_CHANGES = ("zoom", "stain", "ground", "camera")
+"""Strengths that a training gives to ``AugmentSettings``."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,7 @@ def train_trunk(
         module.load_state_dict(dict(start_from))
     state = _State(module, settings, generator)
     state.restore(place)
-    changes = AugmentSettings(
-        size=SEEN, zoom=settings.zoom, stain=settings.stain, ground=settings.ground, camera=settings.camera
-    )
+    changes = AugmentSettings(size=SEEN, **{name: getattr(settings, name) for name in _CHANGES})
     start = time.process_time() - state.seconds
     while (spent := time.process_time() - start) < 60 * settings.minutes:
         state.set_rate(spent / (60 * settings.minutes))
@@ -229,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--start", type=Path, nargs="+", help="weights of a former training, or several, to go on from")
     parser.add_argument("--shares", type=float, nargs="+", help="of each of --start in their mean; alike by default")
     parser.add_argument("--home", nargs="*", default=[], help="sources that the model is to be best on")
-    for name in ("home_share", "zoom", "stain", "ground", "camera"):
+    for name in ("home_share", *_CHANGES):
         flag = f"--{name.replace('_', '-')}"
         parser.add_argument(flag, type=float, default=getattr(TrunkSettings, name))
     parser.add_argument("--lr", type=float, default=TrunkSettings.lr)
@@ -242,18 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cells = gather(given.data, copies="bccd" not in given.without, read_by_eye=True)
     keep = (cells.part == TRAIN) & ~np.isin(cells.sources, given.without)
     ema = given.ema or (0.9995 if given.minutes > 25 else 0.998)
-    settings = TrunkSettings(
-        minutes=given.minutes,
-        lr=given.lr,
-        ema=ema,
-        seed=given.seed,
-        zoom=given.zoom,
-        stain=given.stain,
-        ground=given.ground,
-        camera=given.camera,
-        home=tuple(given.home),
-        home_share=given.home_share,
-    )
+    same = ("minutes", "lr", "seed", *_CHANGES, "home_share")
+    settings = TrunkSettings(ema=ema, home=tuple(given.home), **{name: getattr(given, name) for name in same})
     start = None
     if given.start is not None:
         start = averaged([load_trunk(place) for place in given.start], given.shares)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,12 +57,13 @@ def in_scheme(cell: Cell, former: ClassScheme, scheme: ClassScheme) -> Cell:
     if former.names == scheme.names:
         return cell
     machine = scheme.canonical(cell.machine) or ""
-    changes = {"machine": machine, "probabilities": (), "confidence": cell.confidence if machine else float("nan")}
+    confidence = cell.confidence if machine else float("nan")
+    changes: dict[str, Any] = {"machine": machine, "probabilities": (), "confidence": confidence}
     meant = cell.meant or cell.name
     if meant in former.names or cell.meant:
         name = scheme.canonical(meant) or UNIDENTIFIED
         changes |= {"name": name, "meant": "" if name == meant else meant}
-    return replace(cell, **changes)  # type: ignore[arg-type]
+    return replace(cell, **changes)
 
 
 def carry_over(review: Review, former: Review) -> tuple[list[Cell], list[Cell], Carried]:

@@ -154,8 +154,7 @@ class DockedWidget(QWidget):
     _content: QWidget | None = None
 
     def let_go(self) -> None:
-        """Stop what runs and follow the viewer no longer; may be called again."""
-        raise NotImplementedError
+        """Stop what runs and follow the viewer no longer; may be called again.  Here nothing does."""
 
     def lay_out(self, layout: QLayout) -> None:
         """Fill the widget with ``layout``; in a dock that is too low for it, it is scrolled, and nothing overlaps."""
