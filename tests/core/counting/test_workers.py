@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -82,6 +84,34 @@ def test_nothing_is_lost_when_pools_die_before_all_was_sent_again(monkeypatch: p
     work = ((shard, []) for shard in range(9))  # drawn as it is needed, as a count does
     done = workers.run_processes([CounterSetup()], work, Silent())
     assert sorted(shard for shard, _, _ in done) == list(range(9))
+
+
+STOPPED = """
+from napari_bloodcells.core.counting import workers
+from napari_bloodcells.core.counting.setup import CounterSetup
+from napari_bloodcells.core.progress import Silent
+
+class Stopped:
+    def fill(self, enough):
+        raise KeyboardInterrupt
+
+    def close(self):
+        pass
+
+if __name__ == "__main__":
+    try:
+        next(workers.run_processes([CounterSetup()] * 2, iter([(0, []), (1, [])]), Silent(), Stopped()))
+    except KeyboardInterrupt:
+        print("stopped")
+"""
+
+
+def test_what_stops_a_run_before_its_workers_have_started_ends_it(tmp_path: Path) -> None:
+    """They wait for their setups where they start, and the pool waits for them: in a process that can be ended."""
+    script = tmp_path / "stopped.py"
+    script.write_text(STOPPED, "utf-8")
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert run.stdout == "stopped\n", run.stderr
 
 
 def test_two_devices_are_two_workers_with_the_same_cells(smears: Path, tiny_model: Path) -> None:

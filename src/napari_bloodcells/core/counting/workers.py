@@ -103,9 +103,11 @@ def _run_pool(
     if method == "fork":
         import_needed()
     context = multiprocessing.get_context(method)
-    queue, stop = context.SimpleQueue(), context.Event()
+    # A plain byte: a worker that is killed while it looks at an event would keep its lock.
+    queue, stop = context.SimpleQueue(), context.RawValue("b", 0)
     pool = ProcessPoolExecutor(len(setups), context, _start_worker, (queue, stop))
     running: dict[Future[Done], Work] = {}
+    waited_for = len(setups)
     try:
         if shelf is not None and (item := next(work, None)) is not None:
             try:
@@ -114,6 +116,7 @@ def _run_pool(
                 return
         for setup in setups:
             queue.put((setup, shelf and shelf.lend()))
+        waited_for = 0
         while True:
             try:
                 while len(running) < 2 * len(setups) and (item := next(work, None)) is not None:
@@ -133,7 +136,9 @@ def _run_pool(
                 yield done
             check_cancelled(progress)
     finally:
-        stop.set()  # a slide may take many minutes more
+        stop.value = 1  # a slide may take many minutes more
+        for _ in range(waited_for):  # a worker ends only once it has started, and it starts with its setup
+            queue.put((None, None))
         pool.shutdown(wait=True, cancel_futures=True)
         if shelf is not None:
             shelf.close()
@@ -181,7 +186,7 @@ class _Stoppable(Silent):
         self._stop = stop
 
     def cancelled(self) -> bool:
-        return bool(self._stop.is_set())
+        return bool(self._stop.value)
 
 
 def _start_worker(queue: Any, stop: Any) -> None:
