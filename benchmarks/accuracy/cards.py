@@ -38,6 +38,8 @@ KNOWN_FAILURES = {
 - **Atypical and reactive lymphocytes** (large, much pale cytoplasm) are called monocytes: the commonest error on
   `cellavision`, whose labels of such cells are doubtful themselves.
 - **Eosinophils whose granules have hardly taken stain** are called neutrophils, and the other way round (`bccd`).
+- **Neutrophils that look like those of `bccd`** may be called eosinophils: half of that source's 69 training
+  eosinophils have a neutrophil's cytoplasm and nucleus to the eye, and the network calls them as the source does.
 - **Out of focus, hazy or bluish fields** (`chula`): lymphocytes become monocytes or basophils, as the texture of the
   nucleus is gone. `count` warns of such fields.
 - **Basophils** were seen on five of the nine microscopes, and in numbers on three (`pbc`, `chula`, `raabin`).

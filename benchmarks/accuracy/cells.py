@@ -21,6 +21,7 @@ from torch import Tensor
 
 from benchmarks.accuracy import by_eye
 from benchmarks.accuracy.copies import training_copies
+from benchmarks.accuracy.readings import doubtful
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.crops import CropSpec
 from napari_bloodcells.core.datasets import DataSet, load_dataset
@@ -37,7 +38,8 @@ PARTS = Path(__file__).parent / "parts.csv"
 
 @dataclass(frozen=True)
 class AllCells:
-    """N cells: ``wide`` (N, 3, 120, 120) uint8, ``extent`` (N,), ``labels`` (N,) in ``SCHEME``, ``part`` (N,)."""
+    """N cells: ``wide`` (N, 3, 120, 120) uint8, ``extent`` (N,), ``labels`` (N,) in ``SCHEME``, ``part`` (N,), and
+    whether the eye reads the cell otherwise (``readings.py``), ``doubtful`` (N,)."""
 
     wide: Tensor
     extent: Tensor
@@ -45,6 +47,7 @@ class AllCells:
     sources: NDArray[np.str_]
     groups: NDArray[np.str_]
     part: NDArray[np.int64]
+    doubtful: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -82,6 +85,7 @@ def gather(data: Path, copies: bool = False, read_by_eye: bool = False) -> AllCe
         sources,
         groups,
         part,
+        doubtful([sample for cells in sets for sample in cells.samples]),
     )
 
 

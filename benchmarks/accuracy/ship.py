@@ -110,9 +110,8 @@ def make_bundle(weights: Mapping[str, Tensor], cells: AllCells, name: str, witho
         license="BSD-3-Clause",
     )
     model = _loaded(module, info)
-    shown = _at_most(
-        np.flatnonzero(usable & (cells.part == TRAIN) & (cells.sources != COPIES)), labels, cells.sources, MOST_CELLS
-    )
+    sure = usable & (cells.part == TRAIN) & (cells.sources != COPIES) & ~cells.doubtful
+    shown = _at_most(np.flatnonzero(sure), labels, cells.sources, MOST_CELLS)
     few = _as_cells(cells, shown, labels)
     views = stained_views(model, few, AugmentSettings())
     if name in LISTENING:

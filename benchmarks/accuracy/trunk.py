@@ -9,6 +9,8 @@ from its checkpoint.
 
 ``--home`` makes most of the cells those of some sources, for a model that is to be best on these; with ``--stain``,
 ``--ground``, ``--camera`` and ``--zoom`` they are changed less than for a model that is to serve everywhere.
+``--own-look`` shows cells whose label the eye does not share (``readings.py``) in their own stain and camera alone:
+what a source calls its cells is learned of that source, and not of all microscopes.
 """
 
 from __future__ import annotations
@@ -64,6 +66,8 @@ class TrunkSettings:
     home: tuple[str, ...] = ()
     """Sources that make ``home_share`` of the cells drawn, for a model that is to be best on these."""
     home_share: float = 0.7
+    own_look: bool = False
+    """Cells that the eye reads otherwise are turned and zoomed, and not changed in stain, ground and camera."""
     seed: int = 0
 
 
@@ -113,12 +117,16 @@ def train_trunk(
     state = _State(module, settings, generator)
     state.restore(place)
     changes = AugmentSettings(size=SEEN, **{name: getattr(settings, name) for name in _CHANGES})
+    plain = AugmentSettings(size=SEEN, zoom=settings.zoom, stain=0, ground=0, camera=0)
     start = time.process_time() - state.seconds
     while (spent := time.process_time() - start) < 60 * settings.minutes:
         state.set_rate(spent / (60 * settings.minutes))
         drawn = at[torch.multinomial(weights, settings.batch_size, replacement=True, generator=generator).numpy()]
         index = torch.from_numpy(drawn)
         images = augment(cells.wide[index], cells.extent[index], changes, generator)
+        own = torch.from_numpy(np.flatnonzero(cells.doubtful[drawn])) if settings.own_look else index[:0]
+        if len(own):
+            images[own] = augment(cells.wide[index[own]], cells.extent[index[own]], plain, generator)
         state.step(to_input(images, (SEEN, SEEN), MEAN, STD), torch.from_numpy(cells.labels[drawn]))
         if state.steps % 200 == 0:
             rate = state.steps * settings.batch_size / (time.process_time() - start)
@@ -232,6 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("home_share", *_CHANGES):
         flag = f"--{name.replace('_', '-')}"
         parser.add_argument(flag, type=float, default=getattr(TrunkSettings, name))
+    parser.add_argument("--own-look", action="store_true", help="of cells that the eye reads otherwise")
     parser.add_argument("--lr", type=float, default=TrunkSettings.lr)
     parser.add_argument("--ema", type=float, help="of the averaged weights; else 0.9995, in short trainings 0.998")
     parser.add_argument("--seed", type=int, default=TrunkSettings.seed)
@@ -242,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cells = gather(given.data, copies="bccd" not in given.without, read_by_eye=True)
     keep = (cells.part == TRAIN) & ~np.isin(cells.sources, given.without)
     ema = given.ema or (0.9995 if given.minutes > 25 else 0.998)
-    same = ("minutes", "lr", "seed", *_CHANGES, "home_share")
+    same = ("minutes", "lr", "seed", *_CHANGES, "home_share", "own_look")
     settings = TrunkSettings(ema=ema, home=tuple(given.home), **{name: getattr(given, name) for name in same})
     start = None
     if given.start is not None:

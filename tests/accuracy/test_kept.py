@@ -77,7 +77,7 @@ def test_weights_are_kept_in_16_bits_too_and_read_again(tmp_path: Path, monkeypa
     trunk = leave_one_out.trunk_of(tmp_path, ["pbc"])
     monkeypatch.setattr(leave_one_out, "train_trunk", lambda *_: weights)
     cells = leave_one_out.AllCells(
-        torch.zeros(1), torch.zeros(1), *(leave_one_out.np.array([v]) for v in (0, "pbc", "g", 0))
+        torch.zeros(1), torch.zeros(1), *(leave_one_out.np.array([v]) for v in (0, "pbc", "g", 0, False))
     )
     settings = leave_one_out.TrunkSettings()
     assert leave_one_out.train_without(cells, ["pbc"], settings, tmp_path) is weights
