@@ -356,7 +356,7 @@ def test_what_a_busy_server_refuses_is_asked_for_again(smears: Path, tiny_model:
 @pytest.mark.usefixtures("no_waits")
 def test_a_server_that_stays_busy_is_asked_four_times_and_one_that_refuses_once(smears: Path) -> None:
     with serving(smears / "a", busy={"/smear_0000.png": 99}, forbidden="0001.png") as address:
-        with pytest.raises(ImageError, match=r"^smear_0000\.png: cannot be fetched \(503"):
+        with pytest.raises(ImageError, match=r"^smear_0000\.png: cannot be fetched now \(503"):
             read_remote(f"{address}/smear_0000.png", 10**6)
         assert Quiet.asked["/smear_0000.png"] == 4
         for name in ("smear_0001.png", "gone.png"):
@@ -368,6 +368,41 @@ def test_a_server_that_stays_busy_is_asked_four_times_and_one_that_refuses_once(
         assert isinstance(heads[f"{address}/smear_0002.png"], bytes)
         assert {Quiet.asked[f"/smear_000{n}.png"] for n in (1, 2)} == {1}
         assert Quiet.asked["/smear_0000.png"] == 4
+
+
+@pytest.mark.usefixtures("no_waits")
+def test_what_a_server_would_not_give_is_tried_again_when_the_run_is_resumed(
+    smears: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    remote = tmp_path / "remote"
+    options = CountOptions(output=remote, batch_size=2, resume=True)
+    with serving(smears / "a", busy={"/smear_0002.png": 9, "/smear_0003.xml": 4}) as address:
+        first = count(f"{address}/", str(tiny_model), "xml", "cpu", options=options)
+        failed = first.images.loc[first.images["status"] != "ok", "image"]
+        assert failed.tolist() == ["smear_0002.png", "smear_0003.png"]
+        assert first.run["warnings"][-1] == "Files of 2 images cannot be fetched now; --resume tries them again."
+        again = count(f"{address}/", str(tiny_model), "xml", "cpu", options=options)
+        assert again.images.loc[again.images["status"] != "ok", "image"].tolist() == ["smear_0002.png"]
+        Quiet.asked["/smear_0005.png"] = 0
+        last = count(f"{address}/", str(tiny_model), "xml", "cpu", options=options)
+        assert (last.images["status"] == "ok").all()
+        assert Quiet.asked["/smear_0005.png"] == 0  # what was counted is not fetched again
+    assert not (remote / ".partial").exists()
+    count(smears / "a", str(tiny_model), "xml", "cpu", options=CountOptions(output=tmp_path / "local"))
+    assert tables(remote) == tables(tmp_path / "local")
+
+
+@pytest.mark.usefixtures("no_waits")
+def test_a_review_is_not_written_over_by_images_that_are_tried_again(
+    smears: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    options = CountOptions(output=tmp_path, resume=True)
+    with serving(smears / "a", busy={"/smear_0002.png": 9}) as address:
+        count(f"{address}/", str(tiny_model), "xml", "cpu", options=options)
+        cells = pd.read_csv(tmp_path / "cells.csv")
+        cells.assign(machine_class=cells["class"], reviewed=1, reviewer="me", time="").to_csv(tmp_path / "cells.csv")
+        with pytest.raises(UsageError, match="classes of a reviewer"):
+            count(f"{address}/", str(tiny_model), "xml", "cpu", options=options)
 
 
 @pytest.mark.usefixtures("no_waits")

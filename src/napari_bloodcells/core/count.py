@@ -38,7 +38,7 @@ from napari_bloodcells.core.devices import cpu_count, surely_cpu
 from napari_bloodcells.core.errors import BloodcellsError, UsageError
 from napari_bloodcells.core.files import display_name
 from napari_bloodcells.core.progress import Progress, Silent
-from napari_bloodcells.core.remote import is_address, shown
+from napari_bloodcells.core.remote import NOT_NOW, is_address, shown
 from napari_bloodcells.core.slides.companions import companions
 
 if TYPE_CHECKING:
@@ -200,8 +200,11 @@ class _Run:
                 self._tell(records, times)
             result = self._result(store.records)
             result.run["fingerprint"] = fingerprint
+            again = [i for i, status in enumerate(result.images["status"]) if NOT_NOW in status]
+            if again:
+                result.run["warnings"].append(f"Files of {len(again)} images {NOT_NOW}; --resume tries them again.")
             write_tables(result, output, self.options.format, overwrite=True)
-            store.remove()
+            store.finish(again)
         return result
 
     def _workers(self) -> int:

@@ -25,6 +25,8 @@ _QUERY = re.compile(r"(?<=://)([^?\s]*)\?[^\s'\")]*")
 
 _T = TypeVar("_T")
 
+NOT_NOW = "cannot be fetched now"
+"""Says of a file, in an error and in the status of an image, that it may be there another time."""
 WAITS = (0.5, 2.0, 8.0)
 """Seconds to wait before what failed for a reason that may pass is tried again."""
 _BUSY = (408, 429)
@@ -103,7 +105,8 @@ def read_remote(address: str, limit: int, error: type[BloodcellsError] = ImageEr
         why = short(problem, address, path)
         if any(_is_one(cause, _UNREACHED, _GONE) for cause in _causes(problem)):
             raise OutageError(f"{name}: its host cannot be reached ({why}): {GO_ON}.") from None
-        raise error(f"{name}: cannot be fetched ({why}).") from None
+        told = NOT_NOW if may_pass(problem) else "cannot be fetched"
+        raise error(f"{name}: {told} ({why}).") from None
     if len(data) > limit:
         raise error(f"{name}: has more than the limit of {limit / 1e6:.0f} MB.")
     return data

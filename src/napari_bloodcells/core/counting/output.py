@@ -98,7 +98,8 @@ def check_output(output: Path, sources: Sources, options: CountOptions, images: 
         raise UsageError(
             f"{output}: holds {finished[0]}, but no run to go on with; give another folder with -o, or say --overwrite."
         )
-    if options.overwrite and (reviewed := _reviewed_table(place)) is not None:
+    rewritten = options.overwrite or (place / PARTIAL / PLAN).exists()
+    if rewritten and (reviewed := _reviewed_table(place)) is not None:
         raise UsageError(
             f"{output}: {reviewed.name} holds the classes of a reviewer, which are not overwritten; move it away, or "
             "give another folder with -o."

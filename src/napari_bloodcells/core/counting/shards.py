@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -197,8 +197,16 @@ class ShardStore:
         run = digest_of([json.dumps(self.plan.fingerprint, sort_keys=True)])[:16]
         return os.path.join(os.path.abspath(self.folder), f"slides-{run}", digest_of([job.image])[:32])
 
+    def finish(self, again: Collection[int] = ()) -> None:
+        """After the tables have been written: remove the shards, or where images (positions in the run's order) are to
+        be tried ``again``, only those that hold them, so that a resumed run counts no other."""
+        if not again:
+            self.remove()
+        for shard in {image // self.plan.size for image in again}:
+            self.path(shard).unlink(missing_ok=True)
+
     def remove(self) -> None:
-        """Remove the shards, after the tables have been written; the plan first, so that none is taken for whole."""
+        """Remove all shards; the plan first, so that none is taken for whole."""
         with contextlib.suppress(OSError):
             (self.folder / PLAN).unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
