@@ -6,15 +6,11 @@ answer.  Of the 69 eosinophils of ``bccd`` 35 have the red granules of one; 18 a
 doubt.  Two of its 15 monocytes are neutrophils.  Eight labels of ``cellavision`` and one of ``jtsc`` are doubtful; in
 the other sources none was seen.  They stand in ``read_otherwise.csv``; ``read`` is empty where a doubt is left.
 Validation and test cells were not read.
-
-A network that never saw ``bccd`` agrees with the eye more than with the source (``docs/accuracy.md``):
-
-    python -m benchmarks.accuracy.readings --data ../shared/data
+A network that never saw ``bccd`` agrees with the eye more than with the source (``as_read.py``).
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,9 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_bloodcells.core.classes import load_scheme
-from napari_bloodcells.core.datasets import Sample, load_dataset
-from napari_bloodcells.core.statistics.metrics import score
+from napari_bloodcells.core.datasets import Sample
 
 TABLE = Path(__file__).parent / "read_otherwise.csv"
 _CORNERS = ("x_min", "y_min", "x_max", "y_max")
@@ -62,36 +56,3 @@ def doubtful(samples: Sequence[Sample]) -> NDArray[np.bool_]:
 def _key(sample: Sample) -> tuple[str, str, tuple[str, ...]]:
     box = ("",) * 4 if sample.box is None else tuple(f"{v:g}" for v in sample.box)
     return sample.source, sample.image.name, box
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print how a network that never saw ``bccd`` does on its training cells, as labeled and as read."""
-    from benchmarks.accuracy.cells import SCHEME, TRAIN, gather  # which mark the cells by this module
-    from benchmarks.accuracy.ship import make_bundle
-    from benchmarks.accuracy.trunk import load_trunk
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument(
-        "--weights", type=Path, default=TABLE.parent / "weights" / "without-bccd-jtsc-cellavision.safetensors"
-    )
-    given = parser.parse_args(arguments)
-    cells = gather(given.data, copies=True, read_by_eye=True)
-    model = make_bundle(load_trunk(given.weights), cells, "wbc5", without=("bccd", "kaggle")).model()
-    at = np.flatnonzero((cells.sources == "bccd") & (cells.part == TRAIN))
-    shares = model.predict(cells.crops(at)).probabilities
-    names = list(model.info.class_names)
-    samples = load_dataset(given.data / "bccd").in_scheme(load_scheme(SCHEME)).labeled().samples
-    first = int(np.flatnonzero(cells.sources == "bccd")[0])
-    read = cells.labels[at].copy()
-    for i, label in read_otherwise(samples).items():
-        read[at == first + i] = names.index(label) if label else -1
-    for title, truth in (("as labeled", cells.labels[at]), ("as read", read)):
-        known = truth >= 0
-        scores = score(truth[known], shares[known], names, cells.groups[at][known].tolist())
-        value = scores["accuracy"]
-        print(f"{title}: {value.value:.1%} ({value.low:.1%} to {value.high:.1%}) of {value.n}\n{scores.confusion}")
-
-
-if __name__ == "__main__":
-    main()
