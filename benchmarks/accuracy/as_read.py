@@ -1,8 +1,9 @@
-"""What a network that never saw ``bccd`` says of its training cells, as the source labels them and as the eye reads them.
+"""How right a network that never saw ``bccd`` is on its training cells, as they are labeled and as the eye reads them.
 
     python -m benchmarks.accuracy.as_read --data ../shared/data
 
-Which cells were read otherwise, and how, is told in ``readings.py``; those that leave a doubt are left out of the second.
+Which cells were read otherwise, and how, is told in ``readings.py``; those that leave a doubt are left out of the
+second figure.
 """
 
 from __future__ import annotations
