@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = replace(AT_HOME, minutes=given.minutes, seed=held)
         keep = others | (bccd & (fold != held))
         weights = train_trunk(cells, keep, settings, given.output / f"bccd-fold-{held}.checkpoint", start)
-        parted = replace(cells, part=np.where(bccd, np.where(fold == held, TEST, TRAIN), cells.part))
+        part = np.where(bccd, np.where(fold == held, TEST, TRAIN), cells.part)
+        # The source's own names are asked for, so they are learned as well where the eye would give another.
+        parted = replace(cells, part=part, doubtful=np.zeros_like(cells.doubtful))
         bundle = make_bundle(weights, parted, "wbc5")
         tested = np.flatnonzero(bccd & (fold == held))
         at.append(tested)
