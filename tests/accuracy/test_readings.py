@@ -1,4 +1,4 @@
-"""Cells that the eye reads otherwise than their source are found again, and so are their copies."""
+"""Cells that the eye reads otherwise than their source: found again, with their copies, and how they are trained on."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
+from benchmarks.accuracy import trunk
+from benchmarks.accuracy.cells import AllCells, read_parts
 from benchmarks.accuracy.readings import TABLE, doubtful, read_otherwise
 
 from napari_bloodcells.core.datasets import Sample
+from napari_bloodcells.core.training.augment import AugmentSettings, augment
 
 
 def bccd(number: int, box: tuple[float, float, float, float], label: str = "eosinophil") -> Sample:
@@ -40,8 +45,6 @@ def test_a_copy_of_two_cells_of_one_label_of_which_one_is_sure_is_left_as_it_is(
 
 
 def test_the_table_names_no_held_out_cell_twice_and_knows_its_classes() -> None:
-    from benchmarks.accuracy.cells import read_parts
-
     with TABLE.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     places = [tuple(row[name] for name in ("source", "image", "x_min", "y_min", "x_max", "y_max")) for row in rows]
@@ -50,3 +53,31 @@ def test_the_table_names_no_held_out_cell_twice_and_knows_its_classes() -> None:
     assert {row["read"] for row in rows} == {"", "neutrophil"}
     count = np.unique([row["source"] for row in rows], return_counts=True)
     assert dict(zip(count[0].tolist(), count[1].tolist(), strict=True)) == {"bccd": 36, "cellavision": 8, "jtsc": 1}
+
+
+@pytest.mark.parametrize(("own_look", "stains"), [(True, {0.35, 0.0}), (False, {0.35})])
+def test_cells_read_otherwise_are_shown_in_their_own_look_where_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_look: bool, stains: set[float]
+) -> None:
+    seen: list[tuple[float, int]] = []
+
+    def noting(crops: torch.Tensor, extent: torch.Tensor, changes: AugmentSettings, *more: torch.Generator) -> object:
+        seen.append((changes.stain, len(crops)))
+        return augment(crops, extent, changes, *more)
+
+    monkeypatch.setattr(trunk, "augment", noting)
+    n, doubted = 8, np.arange(8) % 2 == 0
+    cells = AllCells(
+        torch.full((n, 3, 120, 120), 200, dtype=torch.uint8),
+        torch.full((n,), 50.0),
+        np.arange(n),
+        np.array(["bccd"] * n),
+        np.array([f"g{i}" for i in range(n)]),
+        np.zeros(n, np.int64),
+        doubted,
+    )
+    settings = trunk.TrunkSettings(minutes=0.001, batch_size=16, own_look=own_look)
+    weights = trunk.train_trunk(cells, np.ones(n, bool), settings, tmp_path / "one.checkpoint")
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    assert {stain for stain, _ in seen} == stains
+    assert all(0 < size < 16 for stain, size in seen if stain == 0)
