@@ -320,12 +320,12 @@ def test_every_field_is_told_and_a_cancelled_slide_ends_within_a_tile(counter: F
 def test_a_worker_process_ends_its_slide_when_the_parent_has_no_more_use_for_it(
     counter: FieldCounter, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    event = multiprocessing.get_context("spawn").Event()
+    stop = multiprocessing.get_context("spawn").RawValue("b", 0)
     monkeypatch.setattr(workers, "_counter", counter)
-    monkeypatch.setattr(workers, "_progress", workers._Stoppable(event))
+    monkeypatch.setattr(workers, "_progress", workers._Stoppable(stop))
     job = FieldJob("slide", str(folder / "tiles.btf"))
     seen = spied(counter, monkeypatch)
-    monkeypatch.setattr(workers._progress, "advance", lambda *_, **__: event.set())
+    monkeypatch.setattr(workers._progress, "advance", lambda *_, **__: setattr(stop, "value", 1))
     try:
         with pytest.raises(Cancelled):
             workers._count_shard(0, [job])
