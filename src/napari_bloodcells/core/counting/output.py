@@ -72,8 +72,8 @@ def check_output(output: Path, sources: Sources, options: CountOptions, images: 
     ------
     UsageError
         It lies inside of the input or is the folder of a given file, the format is unknown, or it holds results: those
-        of a run, where neither ``overwrite`` nor ``resume`` was said, with ``resume`` tables of no run, or with
-        ``overwrite`` cells that a person reviewed.
+        of a run, where neither ``overwrite`` nor ``resume`` was said, with ``resume`` tables of no run, or cells that
+        a person reviewed and that would be written over.
     OutputError
         It cannot be made or written.
     """
