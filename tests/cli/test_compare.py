@@ -54,6 +54,30 @@ def test_classes_that_only_one_model_has_stay_in_its_differential(
     assert f"immature granulocyte {100 * (n - 1) / n:.1f} 0.0" in said
 
 
+def _seen(labels: list[str], image: str = "field.png") -> pd.DataFrame:
+    """Cells side by side on one image."""
+    x = [20.0 * k for k in range(len(labels))]
+    boxes = {"x_min": x, "y_min": 0.0, "x_max": [v + 15 for v in x], "y_max": 15.0}
+    return pd.DataFrame({"image": image, "cell": range(1, len(x) + 1), **boxes, "class": labels, "confidence": 1.0})
+
+
+def test_who_says_a_class_less_often_of_the_same_cells_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = ["neutrophil"] * 120 + ["lymphocyte"] * 66
+    first = write_cells(_seen([*same, *["monocyte"] * 14]), tmp_path / "a.csv")
+    second = write_cells(_seen([*same, *["lymphocyte"] * 9, *["monocyte"] * 5]), tmp_path / "b.csv")
+    assert run(["compare", str(first), str(second), "-o", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "Of the 200 cells in both, B says monocyte less often: 9 by A alone, 0 by B alone (McNemar, p 0.008" in said
+    assert "B says lymphocyte more often: 0 by A alone, 9 by B alone" in said
+    assert "says neutrophil" not in said
+    table = pd.read_csv(tmp_path / "out" / "agreement.csv").set_index("class")
+    assert table.loc["monocyte", ["mcnemar_p", "mcnemar_p_holm"]].tolist() == [0.0039, 0.0078]
+    assert run(["compare", str(first), str(first)]) == 0
+    assert "Of the 200 cells in both, neither says any class more often" in capsys.readouterr().out
+
+
 def _count(folder: Path, cells: pd.DataFrame, images: pd.DataFrame, format: str = "csv") -> Path:
     folder.mkdir()
     for name, table in (("cells", cells), ("images", images)):
@@ -105,6 +129,55 @@ def test_a_count_that_found_nothing_has_no_percents(tmp_path: Path, capsys: pyte
     said = capsys.readouterr().out
     assert f"Without a partner: {len(data.cells)} of A, 0 of B." in said
     assert "nan" not in said
+
+
+def test_a_sample_without_a_verdict_is_not_told_as_one_that_lies_outside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_run({"s": 1, "t": 1})
+    a = _count(tmp_path / "a", data.cells, data.images)
+    b = _count(tmp_path / "b", data.cells[data.cells["image"] == "s/field_01.png"], data.images)
+    assert run(["compare", str(a), str(b)]) == 0
+    assert "\nt: " not in capsys.readouterr().out
+
+
+def test_a_count_in_json_that_found_nothing_is_one_without_cells(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_run({"": 2})
+    a = _count(tmp_path / "a", data.cells, data.images, "json")
+    b = _count(tmp_path / "b", data.cells.head(0), data.images, "json")
+    assert pd.read_json(b / "cells.json").columns.empty
+    assert run(["compare", str(a), str(b)]) == 0
+    assert f"Without a partner: {len(data.cells)} of A, 0 of B." in capsys.readouterr().out
+
+
+NAMES = "has no column cell, x_min, y_min, x_max, y_max, class"
+TORN = _seen(["neutrophil"]).assign(x_max="wide")
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "said"),
+    [
+        ("images.json", make_run({"": 1}).images, NAMES),
+        ("images.parquet", make_run({"": 1}).images, NAMES),
+        ("anna.json", pd.DataFrame(columns=[]), f"has no column image, {NAMES.removeprefix('has no column ')}"),
+        ("cells.json", TORN, "x_max is not a number in every row"),
+    ],
+    ids=["images.json", "images.parquet", "empty", "text"],
+)
+def test_what_is_no_table_of_cells_is_named_in_one_line(
+    name: str, table: pd.DataFrame, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    wrong = tmp_path / name
+    wrong.write_bytes(table_bytes(table, wrong.suffix[1:]))
+    sound = write_cells(_seen(["neutrophil"]), tmp_path / "sound.csv")
+    for pair in ((wrong, sound), (sound, wrong)):
+        assert run(["compare", *map(str, pair)]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"Error: {wrong}: {said}")
 
 
 def test_a_missing_file_is_wrong_usage_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

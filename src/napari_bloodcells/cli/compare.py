@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_bloodcells.core.errors import UsageError
+from napari_bloodcells.core.errors import AnnotationError, UsageError
+from napari_bloodcells.core.files import display_name, keeps_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from napari_bloodcells.core.statistics.compare import Comparison
 
 _SHOWN_IMAGES = 5
+_CLEAR = 0.05
+"""p below which it is said that one of the two gives a class more often; that of the intervals (95 %)."""
 
 
 def compare(
@@ -34,11 +37,10 @@ def compare(
     """Compare two counts of the same images: two reviewers, or the machine against a reviewer.
 
     The images that both counted take part, also where one found no cell (images.csv beside the cells says which).
-    Prints agreement per class with Cohen's kappa, and for each class whether the difference of the percents lies
-    within what chance explains (Rümke).  With -o also Bland-Altman and Passing-Bablok, as tables and plots.
+    Prints agreement per class with Cohen's kappa, which classes one of the two gives more often to the same cells
+    (McNemar), and for each class whether two counts of different cells may differ so by chance (Rümke).  With -o also
+    Bland-Altman and Passing-Bablok, as tables and plots.
     """
-    from napari_bloodcells.core.counting.cellstable import read_cells
-    from napari_bloodcells.core.counting.output import read_table
     from napari_bloodcells.core.report.inputs import scheme_of
     from napari_bloodcells.core.statistics.compare import common_scheme
     from napari_bloodcells.core.statistics.compare import compare as compare_tables
@@ -46,7 +48,7 @@ def compare(
     if not 0 < min_iou <= 1:
         raise UsageError(f"--min-iou {min_iou:g}: lies above 0 and is at most 1.")
     files = [_table(path) for path in (a, b)]
-    tables = [read_table(file) if file.suffix in (".json", ".parquet") else read_cells(file) for file in files]
+    tables = [_cells(file) for file in files]
     schemes = [scheme_of(table) for table in tables]
     scheme = common_scheme(*schemes)
     counted = tuple(_counted(file, table) for file, table in zip(files, tables, strict=True))
@@ -70,6 +72,26 @@ def _table(path: Path) -> Path:
     from napari_bloodcells.core.counting.output import find_table
 
     return (find_table(path, "cells") or path / "cells.csv") if path.is_dir() else path
+
+
+@keeps_path
+def _cells(file: Path) -> pd.DataFrame:
+    """The cells of a count; ``AnnotationError`` where the file is no table of them."""
+    from pandas.api.types import is_numeric_dtype
+
+    from napari_bloodcells.core.counting.cellstable import BOX_COLUMNS, read_cells
+    from napari_bloodcells.core.counting.output import read_table
+
+    if file.suffix not in (".json", ".parquet"):
+        return read_cells(file)
+    table, needed = read_table(file), ["image", "cell", *BOX_COLUMNS, "class"]
+    if missing := [name for name in needed if name not in table]:
+        what = f"has no column {', '.join(missing)}; a table of cells needs {', '.join(needed)}"
+        raise AnnotationError(f"{display_name(file)}: {what}.")
+    for name in BOX_COLUMNS if len(table) else ():
+        if not is_numeric_dtype(table[name]) or table[name].isna().any():
+            raise AnnotationError(f"{display_name(file)}: {name} is not a number in every row; count again.")
+    return table
 
 
 def _counted(file: Path, cells: pd.DataFrame) -> list[str] | None:
@@ -110,6 +132,25 @@ def _beside(tables: Sequence[pd.DataFrame], schemes: Sequence[ClassScheme]) -> I
             yield f"{letter}: {int(table['reviewed'].sum())} of {len(table)} cells were reviewed."
 
 
+def _same_cells(found: Comparison) -> Iterator[str]:
+    """Lines on the classes that one of the two gives more often to the same cells (McNemar, adjusted after Holm)."""
+    if not found.matched:
+        return
+    cells = f"Of the {found.matched} cells in both,"
+    clear = [row for row in found.agreement if row.mcnemar_p_holm < _CLEAR]
+    for row in clear:
+        often = "less" if row.b < row.a else "more"
+        alone = f"{row.a - row.both} by A alone, {row.b - row.both} by B alone"
+        yield f"{cells} B says {row.name} {often} often: {alone} (McNemar, p {_p(row.mcnemar_p_holm)} after Holm)."
+    if not clear:
+        least = _p(min(row.mcnemar_p_holm for row in found.agreement))
+        yield f"{cells} neither says any class more often than chance explains (McNemar, least p {least} after Holm)."
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
 def _show(found: Comparison) -> None:
     from rich.console import Console
     from rich.markup import escape
@@ -130,21 +171,24 @@ def _show(found: Comparison) -> None:
     kappa = found.kappa
     if kappa.value == kappa.value:
         console.print(f"Cohen's kappa {kappa.value:.3f} (95 % {kappa.low:.3f} to {kappa.high:.3f}), {kappa.n} cells.")
-    percents = Table(title="Differentials, all fields", title_justify="left", caption="Rümke: explained by chance?")
+    for line in _same_cells(found):
+        console.print(escape(line), soft_wrap=True)
+    caption = "p, Rümke: may two counts of different cells differ so?"
+    percents = Table(title="Differentials, all fields", title_justify="left", caption=caption)
     percents.add_column("class")
     for heading in ("A %", "B %", "difference", "p", "Rümke"):
         percents.add_column(heading, justify="right")
     for row in found.differences:
         if row.sample != "all":
             continue
-        if not row.total_a or not row.total_b:  # one of them found nothing at all
+        if row.within is None:  # one of them found nothing at all
             shown = (*("-" if isnan(v) else f"{v:.1f}" for v in (row.percent_a, row.percent_b)), "-", "-", "-")
         else:
             gap = f"{row.percent_b - row.percent_a:+.1f}"
             verdict = "within" if row.within else "[bold]outside[/bold]"
-            shown = (f"{row.percent_a:.1f}", f"{row.percent_b:.1f}", gap, f"{row.p_value:.3f}", verdict)
+            shown = (f"{row.percent_a:.1f}", f"{row.percent_b:.1f}", gap, _p(row.p_value), verdict)
         percents.add_row(escape(row.name), *shown)
     console.print(percents)
-    outside = [d for d in found.differences if d.sample != "all" and not d.within]
+    outside = [d for d in found.differences if d.sample != "all" and d.within is False]
     for row in outside[:10]:
         console.print(f"{escape(row.sample)}: {escape(row.name)} {row.percent_a:.1f} against {row.percent_b:.1f} %.")

@@ -1,7 +1,8 @@
-"""Two counts compared: matching, agreement, kappa, Bland-Altman, Passing-Bablok, Rümke."""
+"""Two counts compared: matching, agreement, kappa, McNemar, Bland-Altman, Passing-Bablok, Rümke."""
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from napari_bloodcells.core.statistics.compare import (
     bland_altman,
     cohen_kappa,
     compare,
+    holm,
     match_cells,
+    mcnemar,
     passing_bablok,
 )
 from napari_bloodcells.core.statistics.compareplots import FILES, write_comparison
@@ -101,6 +104,60 @@ def test_the_rumke_limits_are_those_of_the_exact_test(a: int, b: int, cells: int
     row = next(d for d in found.differences if d.sample == "all" and d.name == "eosinophil")
     assert row.p_value == pytest.approx(_chance(a, cells, b, cells), rel=1e-9)
     assert row.within is within
+
+
+def _coin(only_a: int, only_b: int) -> float:
+    """McNemar's exact p by its definition: as uneven or more, were it a fair coin for each of the disputed cells."""
+    n = only_a + only_b
+    return sum(math.comb(n, k) for k in range(n + 1) if abs(2 * k - n) >= abs(only_a - only_b)) / 2**n
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(9, 0), (0, 6), (5, 0), (3, 9), (7, 7), (20, 41)])
+def test_the_test_of_the_same_cells_is_exact(only_a: int, only_b: int) -> None:
+    assert mcnemar(only_a, only_b) == pytest.approx(_coin(only_a, only_b), rel=1e-9)
+
+
+def test_where_nothing_is_disputed_nothing_is_unlikely() -> None:
+    assert mcnemar(0, 0) == 1
+
+
+def test_holm_multiplies_the_least_most_and_keeps_the_order() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1, 1]
+    assert holm([]) == []
+
+
+def test_of_the_same_cells_a_bias_is_seen_that_lies_within_the_limits_of_different_ones() -> None:
+    first = ["neutrophil"] * 120 + ["lymphocyte"] * 66 + ["monocyte"] * 14
+    second = ["neutrophil"] * 120 + ["lymphocyte"] * 75 + ["monocyte"] * 5
+    found = compare(_cells(first), _cells(second), SCHEME)
+    rows = {row.name: row for row in found.agreement}
+    assert next(d for d in found.differences if d.name == "monocyte").within
+    assert rows["monocyte"].mcnemar_p == pytest.approx(_coin(9, 0))
+    assert rows["lymphocyte"].mcnemar_p == pytest.approx(_coin(0, 9))
+    assert rows["monocyte"].mcnemar_p_holm == pytest.approx(2 * _coin(9, 0)), "of the two classes that are disputed"
+    assert (rows["neutrophil"].mcnemar_p, rows["neutrophil"].mcnemar_p_holm) == (1, 1)
+    said = {row["name"]: row for row in json.loads(json.dumps(found.to_json()))["agreement"]}
+    assert said["monocyte"]["mcnemar_p"] == rows["monocyte"].mcnemar_p
+
+
+def test_cells_that_one_of_the_two_missed_are_not_disputed() -> None:
+    found = compare(_cells(["neutrophil"] * 3 + ["monocyte"] * 30), _cells(["neutrophil"] * 3), SCHEME)
+    assert {row.name: row.mcnemar_p for row in found.agreement} == {"neutrophil": 1}
+    assert not next(d for d in found.differences if d.name == "monocyte").within
+
+
+def test_where_one_of_the_two_classified_nothing_there_is_no_verdict(tmp_path: Path) -> None:
+    a = pd.concat([_cells(["neutrophil"] * 9, image=f"{s}/1.jpg") for s in "st"], ignore_index=True)
+    found = compare(a, _cells(["neutrophil"] * 9), SCHEME, images=(["s/1.jpg", "t/1.jpg"],) * 2)
+    assert {d.within for d in found.differences if d.sample == "t"} == {None}
+    assert {d.within for d in found.differences if d.sample == "s"} == {True}
+    write_comparison(found, SCHEME, tmp_path, ("a", "b"))
+    lines = (tmp_path / "differences.csv").read_text().splitlines()
+    ends = {line.split(",")[0]: line.split(",")[-2:] for line in lines}
+    assert (ends["t"], ends["s"]) == (["", ""], ["1.0", "True"])
+    said = json.loads((tmp_path / "comparison.json").read_text())["differences"]
+    assert {d["sample"]: d["within"] for d in said} == {"s": True, "t": None, "all": True}
 
 
 # Bland and Altman, Lancet 1 (1986) 307, first table: peak flow by two meters, liters a minute; bias -2.1, sd 38.8
