@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -73,6 +74,39 @@ def test_of_two_files_of_one_name_the_error_says_which(
 
 
 COMMAND = [sys.executable, "-c", "from napari_bloodcells.cli import main; main()"]
+
+
+def _printed(encoding: str, *arguments: str | Path) -> str:
+    """What a command that must succeed prints where the terminal, or a file, has that encoding."""
+    environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": encoding}
+    done = subprocess.run([*COMMAND, *map(str, arguments)], env=environment, capture_output=True)
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr.decode(errors="replace")
+    return done.stdout.decode(encoding, "replace")
+
+
+def test_names_that_the_terminal_cannot_show_end_no_count(smears: Path, tiny_model: Path, tmp_path: Path) -> None:
+    for sample in ("Größe 好", "other"):
+        folder = tmp_path / "in" / sample
+        folder.mkdir(parents=True)
+        for name in sorted(os.listdir(smears / "a"))[:4]:
+            (folder / name).write_bytes((smears / "a" / name).read_bytes())
+    (tmp_path / "out").mkdir()
+    options = ("-o", tmp_path / "out", "--model", tiny_model, "--boxes", "xml")
+    assert "Größe \\u597d" in _printed("cp1252", "count", tmp_path / "in", *options)
+    assert (tmp_path / "out" / "run.json").exists()
+
+
+def test_words_that_the_terminal_cannot_show_end_no_comparison(tmp_path: Path) -> None:
+    cells = tmp_path / "cells.csv"
+    cells.write_text("image,cell,x_min,y_min,x_max,y_max,class\n1.png,1,0,0,9,9,neutrophil\n")
+    assert "R\\xfcmke" in _printed("ascii", "compare", cells, cells, "-o", tmp_path / "out")
+    assert (tmp_path / "out" / "comparison.json").exists()
+
+
+def test_text_is_written_also_where_stdout_is_no_stream_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert run(["--version"]) == 0
+    assert sys.stdout.getvalue().startswith(PROGRAM)  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from napari_bloodcells.core.differential import (
     samples_in,
     slides_in,
 )
+from napari_bloodcells.core.errors import OutputError
 from napari_bloodcells.core.statistics.intervals import clopper_pearson, goodman
 
 PBC8 = load_scheme("pbc8")
@@ -87,6 +88,16 @@ def test_a_whole_slide_is_no_field_and_only_adds_to_the_platelets() -> None:
     frame = differential_frame(blocks).set_index(["sample", "class"])
     assert math.isnan(frame.loc[("b", "platelets found"), "rate"])
     assert frame.loc[("b", "platelets found"), "rate_unit"] == ""
+
+
+@pytest.mark.parametrize("bad", ["many", "-3", "2.5", "inf"])
+def test_a_number_of_platelets_that_is_none_is_named(bad: str) -> None:
+    cells = pd.DataFrame({"image": ["1.jpg"], "class": ["neutrophil"]})
+    images = pd.DataFrame({"image": ["1.jpg", "2.jpg"], "status": "ok", "n_platelets": ["7", bad]})
+    with pytest.raises(OutputError, match=rf"images.*n_platelets of 2\.jpg is '{bad}'"):
+        differentials(cells, PBC8, images)
+    (block,) = differentials(cells, PBC8, images.assign(n_platelets=["7", "5.0"]))
+    assert block.count_of("found") == 12
 
 
 def test_without_a_cell_there_is_no_percent_and_no_interval() -> None:

@@ -6,6 +6,7 @@ imported when the command is called (or asked for its own help), and torch only 
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -117,6 +118,7 @@ def run(arguments: Sequence[str] | None = None, *, guarded_main: bool = False) -
     from napari_bloodcells.core.errors import BloodcellsError, Cancelled, UsageError
     from napari_bloodcells.core.files import whole_text
 
+    _write_any_text()
     warnings.formatwarning = _warning_line
     try:
         app(args=None if arguments is None else list(arguments), prog_name=PROGRAM, obj=guarded_main)
@@ -143,7 +145,20 @@ def run(arguments: Sequence[str] | None = None, *, guarded_main: bool = False) -
             return EXIT_NOTHING
         write_no_more(sys.stderr)  # click was telling of wrong usage
         return EXIT_USAGE
+    except OSError as error:
+        if error.filename is None:
+            raise
+        say(f"Error: {os.fspath(error.filename)}: {(error.strerror or str(error)).lower()}.")
+        return EXIT_NOTHING
     return EXIT_OK
+
+
+def _write_any_text() -> None:
+    """Where the output is not UTF-8 (a pipe on Windows, ``LANG=C``), write what it lacks as escapes: a name of a
+    sample, or Rümke's, must not end the work."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: str) -> None:

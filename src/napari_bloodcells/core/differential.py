@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from napari_bloodcells.core.classes import NOT_A_WBC, UNIDENTIFIED
+from napari_bloodcells.core.errors import OutputError
 from napari_bloodcells.core.statistics.intervals import LEVEL, clopper_pearson, goodman, whole_percents
 
 if TYPE_CHECKING:
@@ -282,6 +283,11 @@ def differentials(
     intervals : ``binomial`` or ``multinomial``
     slides : collection of str
         Which of the images are whole slides (``slides_in``).
+
+    Raises
+    ------
+    OutputError
+        An ``n_platelets`` is no whole number.
     """
     cell_samples = [sample_of(str(image)) for image in cells["image"]]
     labels = ["" if label is None or label != label else str(label) for label in cells["class"]]
@@ -331,7 +337,22 @@ def _platelets(images: pd.DataFrame | None) -> dict[str, int]:
     if images is None or "n_platelets" not in images:
         return {}
     counted = images[images["n_platelets"].notna()]
-    return {str(name): int(n) for name, n in zip(counted["image"], counted["n_platelets"], strict=True)}
+    rows = zip(counted["image"], counted["n_platelets"], strict=True)
+    return {str(name): _whole_number(n, str(name)) for name, n in rows}
+
+
+def _whole_number(value: Any, image: str) -> int:
+    """A number of platelets, perhaps read as text: a table in CSV may have been edited by hand."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (number.is_integer() and number >= 0):
+        raise OutputError(
+            f"images table (images.csv): n_platelets of {image} is {str(value)[:40]!r}, which is no whole number; "
+            "mend it, or count again."
+        )
+    return int(number)
 
 
 def differential_frame(blocks: Sequence[Differential]) -> pd.DataFrame:
