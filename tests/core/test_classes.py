@@ -13,8 +13,10 @@ from napari_bloodcells.core.classes import (
     RESERVED_KEYS,
     load_scheme,
     parse_scheme,
+    scheme_data,
     scheme_names,
 )
+from napari_bloodcells.core.counting.cells import images_table
 from napari_bloodcells.core.errors import UsageError
 
 FIVE = ("neutrophil", "eosinophil", "basophil", "lymphocyte", "monocyte")
@@ -52,12 +54,18 @@ def test_a_class_has_the_same_key_and_color_in_every_scheme() -> None:
         ("Neutrófilo", "neutrophil"),
         ("polynucléaire neutrophile", "neutrophil"),
         ("Stabkerniger", "neutrophil"),
+        ("Stabkernige", "neutrophil"),
+        ("Segmentkernige", "neutrophil"),
+        ("Stabkernige Granulozyten", "neutrophil"),
+        ("stab neutrophil", "neutrophil"),
         ("EOSINOPHIL", "eosinophil"),
         ("éosinophile", "eosinophil"),
         ("EO", "eosinophil"),
         ("Basophils", "basophil"),
         ("Lymphozyten", "lymphocyte"),
         ("LY", "lymphocyte"),
+        ("variant lymphs", "lymphocyte"),
+        ("Atypical Lymph", "lymphocyte"),
         ("mono", "monocyte"),
         ("ig", "immature granulocyte"),
         ("MMY", "immature granulocyte"),
@@ -102,6 +110,33 @@ def test_a_users_scheme_is_completed_with_keys_and_colors(tmp_path: Path) -> Non
     assert len(set(scheme.keys)) == 6
     assert not set(scheme.keys) & set(RESERVED_KEYS)
     assert len(set(scheme.colors.values())) == 6
+
+
+def test_a_scheme_may_have_more_classes_than_there_are_keys() -> None:
+    scheme = parse_scheme({"name": "many", "classes": [f"c{i}" for i in range(64)]}, "many.json")
+    keyed = [cell for cell in scheme.classes if cell.key]
+    assert len(keyed) == 34  # letters and digits but those of RESERVED_KEYS
+    assert scheme.keys == {cell.key: cell.name for cell in keyed}
+    assert parse_scheme(scheme_data(scheme), "many.json") == scheme
+
+
+def test_a_class_that_asks_for_a_key_goes_before_those_that_do_not() -> None:
+    listed = [f"c{i}" for i in range(34)]
+    scheme = parse_scheme({"name": "many", "classes": [*listed, {"name": "blast", "key": "z"}]}, "many.json")
+    assert scheme.keys["z"] == "blast"
+    assert [cell.name for cell in scheme.classes if not cell.key] == ["c33"]
+
+
+def test_no_class_is_called_as_another_column_of_the_images_table() -> None:
+    columns = images_table([], load_scheme("wbc5")).columns
+    others = [name for name in columns if name not in (*FIVE, "unidentified")]
+    assert len(others) == 10
+    for name in (*others, "Status", "  image "):
+        with pytest.raises(UsageError) as caught:
+            parse_scheme({"name": "lab", "classes": ["blast", name]}, "lab.json")
+        assert str(caught.value) == (
+            f'lab.json: class 2 ("{name.strip()}"): this name is that of another column of images.csv; give it another.'
+        )
 
 
 BAD = {

@@ -28,6 +28,13 @@ KINDS = ("wbc", "nrbc", "platelet", "other")
 # Okabe and Ito, "Color Universal Design" (2008): told apart with every common color blindness; grey instead of black.
 OKABE_ITO = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")
 
+IMAGE_COLUMNS = (
+    *("image", "status", "n_wbc", "n_rbc", "n_platelets"),
+    *("um_per_pixel", "width", "height", "problems", "warnings"),
+)
+"""Of ``images.csv`` (``core/counting/cells.py``), which has a column for each class beside them; so no class is called
+as one of these."""
+
 _MAX_CLASSES = 64
 _MAX_BYTES = 1_000_000
 
@@ -41,7 +48,7 @@ class CellClass:
     name : str
         Canonical name, singular, lower case (``neutrophil``).
     key : str
-        One letter or digit that assigns the class in the plugin and in the report (``n``).
+        One letter or digit that assigns the class in the plugin and in the report (``n``); "" where all are taken.
     color : str
         ``#RRGGBB``.
     aliases : tuple of str
@@ -92,8 +99,8 @@ class ClassScheme:
 
     @property
     def keys(self) -> dict[str, str]:
-        """Class name that each key assigns."""
-        return {c.key: c.name for c in self.classes}
+        """Class name that each key assigns; a class without a key is not in it."""
+        return {c.key: c.name for c in self.classes if c.key}
 
     def index(self, label: str | None) -> int | None:
         """Position of the class that ``label`` means, or None where the scheme has none for it.
@@ -135,7 +142,7 @@ def load_scheme(name_or_path: str | Path) -> ClassScheme:
     """The scheme of that name (``wbc4``, ``wbc5``, ``pbc8``), or the one in a user's JSON file.
 
     The file holds ``{"name": ..., "classes": [...]}``, each class ``{"name", "key", "color", "kind", "aliases"}`` as in
-    ``CellClass``; only the names are required, a missing key or color is chosen.
+    ``CellClass``; only the names are required, a missing key or color is chosen (of keys there are 34).
 
     Raises
     ------
@@ -180,7 +187,7 @@ def parse_scheme(data: Any, source: str) -> ClassScheme:
         for other in classes:
             if fold(other.name) == fold(made.name):
                 raise UsageError(f'{source}: two classes are called "{made.name}".')
-            if other.key == made.key:
+            if made.key and other.key == made.key:
                 raise UsageError(f'{source}: "{other.name}" and "{made.name}" have the same key "{made.key}".')
         classes.append(made)
     _check_aliases(classes, source)
@@ -215,15 +222,17 @@ def _parse_class(entry: Any, where: str, taken: set[Any], colors: list[str]) -> 
     where = f'{where} ("{name}")'
     if fold(name) in (fold(UNIDENTIFIED), fold(NOT_A_WBC)):
         raise UsageError(f"{where}: this name is kept for cells outside of every scheme.")
+    if name.casefold() in IMAGE_COLUMNS:
+        raise UsageError(f"{where}: this name is that of another column of images.csv; give it another.")
     unknown = sorted(set(entry) - {"name", "key", "color", "kind", "aliases"})
     if unknown:
         raise UsageError(f"{where}: unknown entry {unknown[0]!r}; there are name, key, color, kind, aliases.")
     key = entry.get("key")
-    if key is None:
+    if key is None or key == "":
         letters = fold(name).replace(" ", "") + "abcdefghijklmnopqrstuvwxyz0123456789"
         key = next((c for c in letters if c.isascii() and c not in taken), "")
         taken.add(key)
-    if not isinstance(key, str) or len(key) != 1 or not (key.isascii() and key.isalnum()) or key != key.lower():
+    elif not isinstance(key, str) or len(key) != 1 or not (key.isascii() and key.isalnum()) or key != key.lower():
         raise UsageError(f"{where}: key must be one lower-case letter or digit, not {key!r}.")
     if key in RESERVED_KEYS:
         raise UsageError(f'{where}: key "{key}" is kept for "{RESERVED_KEYS[key]}".')

@@ -99,6 +99,18 @@ def test_a_file_that_is_no_table_of_cells_is_named(tmp_path: Path, text: str, sa
     assert "mine.csv" in str(caught.value)
 
 
+@pytest.mark.parametrize(("mark", "word"), [(";", "semicolons"), ("\t", "tabs")])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_table_that_is_separated_otherwise_is_told_how_to_save_it(
+    tmp_path: Path, mark: str, word: str, quote: str
+) -> None:
+    names = [f"{quote}{name}{quote}" for name in HEAD.strip().split(",")]
+    (tmp_path / "mine.csv").write_text(f"{mark.join(names)}\na{mark}1{mark}0\n")
+    with pytest.raises(AnnotationError) as caught:
+        read_cells(tmp_path / "mine.csv")
+    assert str(caught.value) == f"mine.csv: is separated by {word}; save it with commas."
+
+
 def test_bytes_in_another_encoding_are_named(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_bytes(f"{HEAD}ä,1,0,0,3,4,neutrophil\n".encode("latin-1"))
     with pytest.raises(AnnotationError, match=r"mine\.csv.*UTF-8"):
@@ -139,6 +151,59 @@ def test_a_correction_keeps_the_class_of_the_machine() -> None:
     assert fixed["machine_class"].tolist() == ["neutrophil", "unidentified", "monocyte"]
     assert fixed["reviewed"].tolist() == [True, False, False]
     assert fixed["reviewer"].tolist() == ["A. B.", "", ""]
+
+
+def _export(who: str, classes: dict[int, str], **changes: dict[int, float]) -> pd.DataFrame:
+    """The whole table as the page and the plugin export it: ``who`` gave ``classes`` and moved sides of boxes."""
+    table = _cells().assign(machine_class=_cells()["class"], reviewed=False, reviewer="", time="")
+    for row in {*classes, *(row for moved in changes.values() for row in moved)}:
+        table.loc[row, ["class", "reviewed", "reviewer"]] = [classes.get(row, table["class"][row]), True, who]
+    for side, moved in changes.items():
+        for row, value in moved.items():
+            table.loc[row, side] = value
+    return table
+
+
+def test_the_corrections_of_a_second_reviewer_leave_those_of_the_first() -> None:
+    anna, bert = _export("Anna", {0: "monocyte"}), _export("Bert", {2: "neutrophil"})
+    fixed = apply_corrections(apply_corrections(_cells(), anna), bert)
+    assert fixed["class"].tolist() == ["monocyte", "unidentified", "neutrophil"]
+    assert fixed["machine_class"].tolist() == ["neutrophil", "unidentified", "monocyte"]
+    assert fixed["reviewed"].tolist() == [True, False, True]
+    assert fixed["reviewer"].tolist() == ["Anna", "", "Bert"]
+    swapped = apply_corrections(apply_corrections(_cells(), bert), anna)
+    pd.testing.assert_frame_equal(swapped, fixed)
+    said = apply_corrections(fixed, _export("Carl", {0: "neutrophil"}))  # he looked, and says what the machine said
+    assert said[["class", "reviewer"]].iloc[0].tolist() == ["neutrophil", "Carl"]
+
+
+def test_a_class_that_was_edited_by_hand_goes_over_the_one_of_a_former_reviewer() -> None:
+    hand = _export("", {}).assign(**{"class": ["unidentified", "unidentified", "monocyte"]})
+    for edited in (hand, hand.drop(columns="machine_class")):
+        fixed = apply_corrections(apply_corrections(_cells(), _export("Anna", {0: "monocyte", 1: "monocyte"})), edited)
+        assert fixed["class"].tolist() == ["unidentified", "monocyte", "monocyte"]
+        assert fixed["reviewed"].tolist() == [True, True, False]
+
+
+def test_a_box_that_the_first_reviewer_moved_stays_there_for_a_second_who_did_not() -> None:
+    anna = _export("Anna", {0: "monocyte"}, x_max={0: 75.0})
+    seen, hand = _export("Bert", {0: "neutrophil"}), _export("", {}).assign(**{"class": "unidentified"})
+    for bert, said in ((_export("Bert", {}), "monocyte"), (seen, "neutrophil"), (hand, "unidentified")):
+        fixed = apply_corrections(apply_corrections(_cells(), anna), bert, counted=_cells())
+        assert fixed[["class", "x_max"]].iloc[0].tolist() == [said, 75]
+    again = apply_corrections(apply_corrections(_cells(), anna), _export("Bert", {}, x_max={0: 45.0}), counted=_cells())
+    assert again["x_max"][0] == 45  # each is near the counted one; to each other they are not
+    for bert, said in ((_export("Bert", {}), "monocyte"), (hand, "unidentified")):  # also where the count is not given
+        fixed = apply_corrections(apply_corrections(_cells(), anna), bert)
+        assert fixed[["class", "x_max"]].iloc[0].tolist() == [said, 75]
+
+
+def test_a_row_that_nobody_looked_at_still_tells_another_run() -> None:
+    other = _export("Bert", {2: "neutrophil"})
+    other.loc[0, "x_max"] += 5
+    for first in ({0: "monocyte"}, {}):
+        with pytest.raises(AnnotationError, match="cell 1 of the corrections"):
+            apply_corrections(apply_corrections(_cells(), _export("Anna", first)), other, counted=_cells())
 
 
 def test_the_classes_of_corrections_are_those_of_the_scheme_by_any_of_their_names(tmp_path: Path) -> None:

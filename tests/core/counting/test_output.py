@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 from tests.example_run import make_run
 
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.count import count
+from napari_bloodcells.core.counting.cellstable import apply_corrections
 from napari_bloodcells.core.counting.options import CountOptions
-from napari_bloodcells.core.counting.output import check_output, table_bytes
+from napari_bloodcells.core.counting.output import check_output, read_table, table_bytes
 from napari_bloodcells.core.errors import Cancelled, OutputError, UsageError
 from napari_bloodcells.core.images import read_image
 from napari_bloodcells.core.progress import Silent
@@ -50,6 +56,105 @@ def test_cells_that_a_person_reviewed_are_not_overwritten(tmp_path: Path, format
     table.write_bytes(table_bytes(reviewed, format, cells=True))
     with pytest.raises(UsageError, match=rf"cells\.{format} holds the classes of a reviewer, which are not"):
         check_output(tmp_path, [GREY], CountOptions(overwrite=True))
+
+
+def _reviewed() -> pd.DataFrame:
+    cells = make_run({"": 1}).cells
+    return cells.assign(machine_class=cells["class"], reviewed=True, reviewer="Ada", time="")
+
+
+def _quoted(text: str) -> bytes:
+    """As R and LibreOffice save it."""
+    return "".join(",".join(f'"{part}"' for part in line.split(",")) + "\n" for line in text.splitlines()).encode()
+
+
+SAVED: dict[str, Callable[[str], bytes]] = {
+    "quoted": _quoted,
+    "semicolons": lambda text: text.replace(",", ";").encode("utf-8-sig"),
+    "quoted, with semicolons": lambda text: _quoted(text).replace(b",", b";"),
+    "tabs, Unicode text": lambda text: text.replace(",", "\t").replace("\n", "\r\n").encode("utf-16"),
+    "a column less": lambda text: text.replace(",time\n", "\n").replace(",\n", "\n").encode(),
+}
+
+
+@pytest.mark.parametrize("program", SAVED)
+def test_a_review_that_another_program_saved_is_not_overwritten(tmp_path: Path, program: str) -> None:
+    table, save = tmp_path / "cells.csv", SAVED[program]
+    text = table_bytes(make_run({"": 1}).cells, "csv", cells=True).decode()
+    table.write_bytes(save(text))  # of the machine alone
+    check_output(tmp_path, [GREY], CountOptions(overwrite=True))
+    table.write_bytes(save(table_bytes(_reviewed(), "csv", cells=True).decode()))
+    with pytest.raises(UsageError, match=r"cells\.csv holds the classes of a reviewer"):
+        check_output(tmp_path, [GREY], CountOptions(overwrite=True))
+
+
+def test_a_review_beside_the_table_of_the_count_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "cells.csv").write_bytes(table_bytes(make_run({"": 1}).cells, "csv", cells=True))
+    (tmp_path / "cells.json").write_bytes(table_bytes(_reviewed(), "json", cells=True))
+    with pytest.raises(UsageError, match=r"cells\.json holds the classes of a reviewer"):
+        check_output(tmp_path, [GREY], CountOptions(overwrite=True))
+
+
+def test_a_result_goes_over_a_review_only_with_a_review_of_its_own(tiny_model: Path, tmp_path: Path) -> None:
+    result = count([GREY], str(tiny_model), "whole", "cpu")
+    folder = result.to_csv(tmp_path / "out")
+    kept = (folder / "cells.csv").read_bytes()
+    corrected = apply_corrections(result.cells, result.cells.assign(**{"class": "monocyte", "reviewer": "Ada"}))
+    replace(result, cells=corrected).to_csv(folder, overwrite=True)
+    reviewed = (folder / "cells.csv").read_bytes()
+    assert reviewed != kept
+    with pytest.raises(OutputError, match=r"^.*out: cells\.csv holds the classes of a reviewer, which are not overwri"):
+        result.to_csv(folder, overwrite=True)
+    assert (folder / "cells.csv").read_bytes() == reviewed
+    replace(result, cells=corrected.assign(reviewer="Bea")).to_csv(folder, overwrite=True)
+    assert read_table(folder / "cells.csv")["reviewer"].tolist() == ["Bea"]
+
+
+def test_a_json_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    cells = _reviewed().head(2).assign(image=["001", "1e5"], label=["1", "02"], reviewer="7", time="2026-11-30")
+    made = {"x_min": [100.0, 7.0], "distance": [0.1 + 0.2, float("nan")], "class": ["true", "NaN"]}
+    images = pd.DataFrame({"image": ["007", "010"], "date": [1, 2], "n_rbc": pd.array([None, None], "Int64")})
+    for name, table in (("cells", cells.assign(**made)), ("images", images)):
+        (tmp_path / f"{name}.json").write_bytes(table_bytes(table, "json"))
+        back = read_table(tmp_path / f"{name}.json")
+        pd.testing.assert_frame_equal(back, table.astype({"n_rbc": "float64"} if name == "images" else {}))
+
+
+def test_a_json_table_without_cells_has_their_columns(tmp_path: Path) -> None:
+    (tmp_path / "cells.json").write_bytes(table_bytes(_reviewed().head(0), "json", cells=True))
+    assert {"image", "cell", "class", "x_min"} <= set(read_table(tmp_path / "cells.json"))
+
+
+@pytest.mark.parametrize("text", ["{}", '{"image": "a"}', "3", "[1]", '["image"]', "[" * 100_000])
+def test_json_that_is_no_list_of_rows_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "images.json").write_text(text)
+    with pytest.raises(OutputError, match=r"images\.json: cannot be read \("):
+        read_table(tmp_path / "images.json")
+
+
+@pytest.mark.parametrize("kind", ["file", "local"])
+def test_nothing_is_written_into_a_local_folder_given_as_an_address(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(UsageError, match="lies inside of the images' folder"):
+        check_output(tmp_path / "out", f"{kind}://{tmp_path}", CountOptions())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_the_system_refuses_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"x{300}: cannot be looked into \(File name too long\)"):
+        check_output(tmp_path / ("x" * 300), [GREY], CountOptions())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names there")
+def test_names_that_a_table_must_escape_come_back_one_by_one(tiny_model: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in (b"a\rb.png", b"a\\rb.png", b"\xe9.png", b"\\udce9.png"):
+        Image.fromarray(GREY).save(tmp_path / "drawn.png")
+        shutil.copyfile(tmp_path / "drawn.png", folder / os.fsdecode(name))
+    result = count(folder, str(tiny_model), "whole", "cpu", options=CountOptions(output=out))
+    names = list(result.images["image"])
+    assert len(set(names)) == 4
+    assert list(read_table(out / "cells.csv")["image"]) == list(read_table(out / "images.csv")["image"]) == names
 
 
 @pytest.mark.parametrize("kind", ["file", "list", "mapping"])

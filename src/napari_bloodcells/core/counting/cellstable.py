@@ -45,9 +45,12 @@ MAX_BYTES = 2**30
 PROBABILITY_DECIMALS = 4
 PIXEL_DECIMALS = 2
 
+_LIKE_ESCAPE = re.compile(r"\\(?=udc[89a-f][0-9a-f]|r)")
 _FORMULA = re.compile(r"^'*[=+\-@\t\r]")
 _GUARDED = re.compile(r"^'+[=+\-@\t\r]")
 _REQUIRED = ("image", "cell", *BOX_COLUMNS, "class")
+_SEPARATORS = {";": "semicolons", "\t": "tabs"}
+"""What a spreadsheet may put in the place of the comma; it may write decimal commas then, so it is not read."""
 
 
 def cell_columns(class_names: Sequence[str], *, labeled: bool = False, reviewed: bool = False) -> list[str]:
@@ -67,12 +70,14 @@ def probability_columns(cells: pd.DataFrame) -> list[str]:
 
 
 def table_name(path: str) -> str:
-    r"""``path`` as a table can hold it: with ``/``, and bytes that are no UTF-8 written as escapes.
+    r"""``path`` as a table can hold it: with ``/``, and written as escapes bytes that are no UTF-8, and carriage
+    returns, which would end a row.  What looks like such an escape has its backslash doubled: no two paths are alike.
 
-    >>> table_name("smear\udce9/a.jpg")
-    'smear\\udce9/a.jpg'
+    >>> table_name("smear\udce9/a.jpg"), table_name("a\r.jpg"), table_name("a\\r.jpg")
+    ('smear\\udce9/a.jpg', 'a\\r.jpg', 'a\\\\r.jpg')
     """
-    return path.replace(os.sep, "/").encode("utf-8", "backslashreplace").decode("utf-8")
+    path = _LIKE_ESCAPE.sub(r"\\\\", path.replace(os.sep, "/")).replace("\r", "\\r")
+    return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def neutralize(text: str) -> str:
@@ -196,6 +201,9 @@ _Rows: TypeAlias = list[tuple[int, list[str]]]
 def _rows(path: Path) -> tuple[list[str], _Rows]:
     """The column names of a table of cells and its rows, each as long as these; ``AnnotationError`` where not."""
     text = _text(path)
+    head = text.partition("\n")[0]
+    if mark := next((mark for mark in _SEPARATORS if set(_REQUIRED) <= header_names(head, mark)), None):
+        raise AnnotationError(f"{path.name}: is separated by {_SEPARATORS[mark]}; save it with commas.")
     try:
         header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     except (csv.Error, ValueError) as error:
@@ -211,6 +219,15 @@ def _rows(path: Path) -> tuple[list[str], _Rows]:
         if len(row) != len(names):
             raise AnnotationError(f"{path.name}: row {number} has {len(row)} fields, not {len(names)} as the first.")
     return names, numbered
+
+
+def header_names(line: str, separators: str = ",;\t") -> set[str]:
+    """The column names in the first line of a CSV file, quoted or not and separated by any of ``separators``.
+
+    >>> sorted(header_names('"image";"cell"')), header_names("image,cell", ";")
+    (['cell', 'image'], {'image,cell'})
+    """
+    return {name.strip().strip("\"'").strip() for name in re.split(f"[{separators}]", line)}
 
 
 def _text(path: Path) -> str:
@@ -250,19 +267,29 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def apply_corrections(cells: pd.DataFrame, corrections: pd.DataFrame, images: Collection[str] = ()) -> pd.DataFrame:
+def apply_corrections(
+    cells: pd.DataFrame,
+    corrections: pd.DataFrame,
+    images: Collection[str] = (),
+    counted: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """``cells`` with the classes that a reviewer gave, the machine's class kept beside them.
 
     Parameters
     ----------
     cells : DataFrame
-        As counted.
+        As counted, or with the corrections of a former reviewer.
     corrections : DataFrame
-        As ``read_corrections`` gives them: matched by ``image`` and ``cell``.  A cell whose ``box_source`` is
-        ``drawn`` joins those of its image, under the next number where its own is taken; a box that a reviewer moved
-        (``reviewed``, and half or more of both boxes together is shared) is where it was moved to.
+        As ``read_corrections`` gives them: matched by ``image`` and ``cell``.  A row that nobody looked at
+        (``reviewed`` is False) and that has the class of the machine says nothing: what a former reviewer said
+        stays.  A cell whose ``box_source`` is ``drawn`` joins those of its image, under the next number where its own
+        is taken; a box that a reviewer moved (``reviewed``, and half or more of both boxes together is shared) is
+        where it was moved to.
     images : collection of str
         The images of the run, also those in which no cell was found.
+    counted : DataFrame, optional
+        The cells as counted, where ``cells`` are no longer: only these tell whether a second reviewer moved a box
+        that the first had moved.
 
     Raises
     ------
@@ -278,10 +305,12 @@ def apply_corrections(cells: pd.DataFrame, corrections: pd.DataFrame, images: Co
             result[name] = empty
     rows: list[dict[Any, Any]] = result.to_dict("records")
     place = {(row["image"], row["cell"]): row for row in rows}
+    boxes = place if counted is None else {(r["image"], r["cell"]): r for r in counted.to_dict("records")}
     order = {name: k for k, name in enumerate(dict.fromkeys([*images, *cells["image"]]))}
     for said in corrections.to_dict("records"):
-        row = place.get((said["image"], said["cell"]))
-        if row is None or not _is_same(row, said):
+        key = said["image"], said["cell"]
+        row = place.get(key)
+        if row is None or not _is_same(boxes.get(key, row), said):
             row = (
                 _row_drawn(said, rows, result) if said.get("box_source") == "drawn" and said["image"] in order else None
             )
@@ -290,11 +319,14 @@ def apply_corrections(cells: pd.DataFrame, corrections: pd.DataFrame, images: Co
                     f"{said['image']}: cell {said['cell']} of the corrections is not among the cells counted; "
                     "use the corrections of this run."
                 )
-            place[row["image"], row["cell"]] = row
+            key = row["image"], row["cell"]
+            place[key] = row
+        if not said.get("reviewed", True) and said["class"] == (said.get("machine_class") or row["machine_class"]):
+            continue
         if said["class"] != row["class"] or said.get("reviewed", True):
             row |= {"class": said["class"], "reviewed": True}
             row |= {"reviewer": said.get("reviewer", ""), "time": said.get("time", "")}
-        if _shift(row, said) > 1:
+        if said.get("reviewed", False) and _shift(boxes.get(key, row), said) > 1:
             row |= {side: said[side] for side in BOX_COLUMNS}
     if len(rows) > len(cells):
         rows.sort(key=lambda row: order[row["image"]])
@@ -304,10 +336,10 @@ def apply_corrections(cells: pd.DataFrame, corrections: pd.DataFrame, images: Co
 
 
 def _is_same(row: dict[Any, Any], said: dict[Any, Any]) -> bool:
-    """Whether two rows have one box: to a pixel, or as far as a reviewer may have moved it."""
+    """Whether two rows have one box: to a pixel, or as far as a reviewer of either may have moved it."""
     if _shift(row, said) <= 1:
         return True
-    moved = bool(said.get("reviewed", False)) and said.get("box_source") != "drawn"
+    moved = bool(said.get("reviewed") or row.get("reviewed")) and said.get("box_source") != "drawn"
     one, other = (np.array([[each[side] for side in BOX_COLUMNS]], float) for each in (row, said))
     return moved and bool(iou(one, other)[0, 0] >= 0.5)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from napari_bloodcells.core.errors import DataWarning
-from napari_bloodcells.core.files import display_name
+from napari_bloodcells.core.files import PART, display_name, remove_parts
 
 EXPORTS = ("fhir-r4", "fhir-r5", "coco", "voc", "geojson", "parquet", "csv")
 """Folders that ``export`` makes in an output folder: the names of its forms."""
@@ -70,6 +70,7 @@ def _remove_overlays(folder: Path, images: Sequence[str], slides: frozenset[str]
             emptied.update([place.parent, *(p for p in place.parent.parents if root in p.parents), root])
     for place in sorted(emptied, key=lambda p: len(p.parts), reverse=True):
         with contextlib.suppress(OSError):  # it still holds something
+            remove_parts(place, PART)
             place.rmdir()
 
 

@@ -10,14 +10,16 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_bloodcells.core.counting.cellstable import (
     REVIEW_COLUMNS,
+    cell_columns,
     cells_csv,
+    header_names,
     neutralize_frame,
     read_cells,
     restore,
@@ -28,7 +30,7 @@ from napari_bloodcells.core.counting.shards import PARTIAL, PLAN, check_same_run
 from napari_bloodcells.core.differential import slides_in
 from napari_bloodcells.core.errors import BloodcellsError, OutputError, UsageError
 from napari_bloodcells.core.files import make_folder
-from napari_bloodcells.core.remote import is_address, shown
+from napari_bloodcells.core.remote import is_address, opened, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,6 +81,14 @@ def check_output(output: Path, sources: Sources, options: CountOptions, images: 
     """
     if options.format not in FORMATS:
         raise UsageError(f"format must be {', '.join(FORMATS)}, not {options.format!r}.")
+    try:
+        _check_output(output, sources, options, images)
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be looked into ({error.strerror}); give another one with -o.") from None
+    make_folder(output)
+
+
+def _check_output(output: Path, sources: Sources, options: CountOptions, images: Collection[str]) -> None:
     place = Path(os.path.realpath(output))
     folders, beside = _folders(sources, images)
     for folder in folders | beside:
@@ -100,26 +110,34 @@ def check_output(output: Path, sources: Sources, options: CountOptions, images: 
         )
     rewritten = options.overwrite or (place / PARTIAL / PLAN).exists()
     if rewritten and (reviewed := _reviewed_table(place)) is not None:
-        raise UsageError(
-            f"{output}: {reviewed.name} holds the classes of a reviewer, which are not overwritten; move it away, or "
-            "give another folder with -o."
-        )
-    make_folder(place)
+        raise UsageError(f"{output}: {_kept(reviewed)} with -o.")
 
 
 def _reviewed_table(folder: Path) -> Path | None:
-    """The table of cells in an output folder, where it has the columns of a review, which no count writes."""
-    if (path := find_table(folder, "cells")) is None:
-        return None
+    """The table of cells in an output folder that has a column of a review, which no count writes."""
+    tables = (folder / f"cells.{suffix}" for suffix in FORMATS)
+    return next((path for path in tables if path.is_file() and _is_reviewed(_columns(path))), None)
+
+
+def _is_reviewed(columns: Iterable[str]) -> bool:
+    return not set(REVIEW_COLUMNS).isdisjoint(columns)
+
+
+def _columns(path: Path) -> set[str]:
+    """The columns of a table of cells, also where another program saved it; none where it cannot be read."""
     try:
-        if path.suffix == ".csv":
-            with path.open(encoding="utf-8-sig", errors="replace") as file:
-                names = {name.strip() for name in file.readline().split(",")}
-        else:
-            names = set(read_table(path))
-    except (OSError, BloodcellsError):
-        return None
-    return path if names >= set(REVIEW_COLUMNS) else None
+        if path.suffix != ".csv":
+            return {str(name) for name in read_table(path)}
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            return header_names(file.readline().replace("\0", ""))  # "Unicode text" of Excel is UTF-16
+    except (OSError, BloodcellsError, ImportError):  # no pyarrow
+        return set()
+
+
+def _kept(reviewed: Path) -> str:
+    """Why a reviewed table stays, and what to do."""
+    held = f"{reviewed.name} holds the classes of a reviewer, which are not overwritten"
+    return f"{held}; move it away, or give another folder"
 
 
 def _table_names() -> list[str]:
@@ -128,7 +146,7 @@ def _table_names() -> list[str]:
 
 def _folders(sources: Sources, images: Collection[str]) -> tuple[set[Path], set[Path]]:
     """The folders that are counted, also those behind links, and those in which single files lie."""
-    paths = [Path(e) for e in given(sources) if isinstance(e, (str, Path)) and not is_address(e)]
+    paths = [path for e in given(sources) if isinstance(e, (str, Path)) and (path := _here(e)) is not None]
     folders = {path for path in paths if path.is_dir()}
     beside = {path.parent for path in paths if not path.is_dir()}
     beside |= {Path(os.path.realpath(image)).parent for image in images if os.path.islink(image)}
@@ -139,16 +157,26 @@ def _folders(sources: Sources, images: Collection[str]) -> tuple[set[Path], set[
     return {Path(os.path.realpath(each)) for each in folders}, {Path(os.path.realpath(each)) for each in beside}
 
 
+def _here(source: str | Path) -> Path | None:
+    """The place of a source on this machine, None where it is remote."""
+    if not is_address(source):
+        return Path(source)
+    local = str(source).partition("://")[0] in ("file", "local")
+    return Path(opened(str(source))[1]) if local else None
+
+
 def write_tables(result: CountResult, folder: Path, format: str = "csv", *, overwrite: bool = False) -> Path:
     """Write the tables and ``run.json`` into ``folder``, which is made where it is missing; return it.
 
     With ``overwrite`` the tables of a former run in another format are removed: its ``run.json`` tells which.  So are
-    its report pages and overlays (``former.py``).
+    its report pages and overlays (``former.py``).  A reviewer's cells are written over by a result with a review of
+    its own (``apply_corrections``), and by no other.
 
     Raises
     ------
     OutputError
-        A file is there already and ``overwrite`` is False, or cannot be written.
+        A file is there already and ``overwrite`` is False, cells there were reviewed and those of ``result`` were not,
+        or a file cannot be written.
 
     Warns
     -----
@@ -159,6 +187,8 @@ def write_tables(result: CountResult, folder: Path, format: str = "csv", *, over
     there = [name for name in names if (folder / name).exists()]
     if there and not overwrite:
         raise OutputError(f"{folder}: holds {there[0]} already, which is not overwritten; give another folder.")
+    if overwrite and not _is_reviewed(result.cells.columns) and (reviewed := _reviewed_table(folder)) is not None:
+        raise OutputError(f"{folder}: {_kept(reviewed)}.")
     make_folder(folder)
     former = _run_in(folder)
     if former is not None and former != json.loads(json.dumps(result.run, default=str)):  # not of this very run
@@ -259,7 +289,7 @@ def read_table(path: Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         if path.suffix == ".json":
-            return pd.read_json(path, orient="records")
+            return _json_table(path)
         if path.stem == "cells":
             return read_cells(path)
         texts = ["image", "sample", "status", "problems", "warnings"]  # also where all of a column are numbers (007)
@@ -267,8 +297,22 @@ def read_table(path: Path) -> pd.DataFrame:
         table: pd.DataFrame = pd.read_csv(path, dtype=dict.fromkeys(texts, str), **how)
         texts = [name for name in texts if name in table]
         return table.assign(**{name: [restore(str(v)) if v == v else "" for v in table[name]] for name in texts})
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise OutputError(f"{path}: cannot be read ({error}).") from error
+
+
+def _json_table(path: Path) -> pd.DataFrame:
+    """A list of rows as a table; ``pandas.read_json`` would make numbers of names such as 001, and dates of others."""
+    import pandas as pd
+
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("it is no list of rows")
+    if not rows and path.stem == "cells":
+        return pd.DataFrame(columns=cell_columns([]))
+    table = pd.DataFrame(rows)
+    empty = [name for name in table if table[name].isna().all()]  # of numbers, as text is never missing
+    return table.astype(dict.fromkeys(empty, "float64"))
 
 
 def table_bytes(table: pd.DataFrame, format: str, *, cells: bool = False) -> bytes:

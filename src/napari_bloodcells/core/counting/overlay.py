@@ -6,6 +6,7 @@ again, one at a time, so a long run holds none of them; nothing of the original'
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 
 from napari_bloodcells.core.counting.options import max_pixels_of
 from napari_bloodcells.core.counting.shards import write_or_tell
-from napari_bloodcells.core.errors import BloodcellsError, Cancelled, DataWarning
+from napari_bloodcells.core.errors import BloodcellsError, Cancelled, DataWarning, DiskError
+from napari_bloodcells.core.files import PART, kept_for_resume, remove_parts
 from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 from napari_bloodcells.core.slides import is_slide, open_slide
 
@@ -67,7 +69,7 @@ def write_overlays(result: CountResult, folder: Path, progress: Progress | None 
     by_image = dict(tuple(result.cells.groupby("image", sort=False)))
     colors = result.scheme.colors
     progress.start(TASK, len(read))
-    written = []
+    written, folders = [], set[Path]()
     for name in read["image"]:
         check_cancelled(progress)
         source, area = result.files.get(name), result.run.get("slides", {}).get(name)
@@ -86,11 +88,30 @@ def write_overlays(result: CountResult, folder: Path, progress: Progress | None 
             drawn = None
         if drawn is not None:
             place = folder / overlay_name(name, area is not None)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_or_tell(place, jpeg_bytes(drawn))
-            written.append(place)
+            if _made(place.parent, folders):
+                write_or_tell(place, jpeg_bytes(drawn))
+                written.append(place)
+            else:
+                warnings.warn(f"{name}: is not drawn (a file lies where its overlay's folder is to be)", DataWarning, 2)
         progress.advance(TASK)
     return written
+
+
+def _made(folder: Path, made: set[Path]) -> bool:
+    """Make the folder of overlays where it is not ``made`` yet, and clear it of what a killed run left half-written."""
+    if folder in made:
+        return True
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        return False
+    except OSError as error:
+        with kept_for_resume():
+            reason = (error.strerror or str(error)).lower()
+            raise DiskError(f"{folder}: cannot be made: {reason}.") from None
+    remove_parts(folder, PART)
+    made.add(folder)
+    return True
 
 
 def _overview(
@@ -114,7 +135,9 @@ def overlay_name(image: str, slide: bool = False) -> str:
     image = image.replace(":", "_") if _WINDOWS else image  # an array may be called what no file can be
     named = f"{image}-overview" if slide else image
     parts = [part for part in named.split("/") if part not in ("", ".", "..")] or ["image"]
-    last = parts[-1] if len(parts[-1].encode("utf-8", "surrogateescape")) < 240 else parts[-1][:60]
+    data = parts[-1].encode("utf-8", "surrogateescape")
+    # Names that are too long may begin alike, so what is cut off is told by a hash.
+    last = parts[-1] if len(data) < 240 else f"{parts[-1][:60]}-{hashlib.sha256(data).hexdigest()[:8]}"
     return "/".join([*parts[:-1], f"{last}.jpg"])
 
 

@@ -62,6 +62,7 @@ class CountResult:
         Raises
         ------
         OutputError
-            Results are there already and ``overwrite`` is False, or the folder cannot be written.
+            Results are there already and ``overwrite`` is False, cells there were reviewed and these were not, or the
+            folder cannot be written.
         """
         return write_tables(self, Path(folder), "csv", overwrite=overwrite)
