@@ -17,10 +17,13 @@ RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    run = make_run({"sample A": 3, "sample B": 2, "sample C": 2})
-    run.images.loc[0, "problems"] = "out of focus"
-    run.cells.loc[:3, "class"] = "unidentified"
-    return write_reports(run, tmp_path_factory.mktemp("pages"), options=ReportOptions(wbc=7.2))
+    """The page of one sample, with all that it can have, and the index of several."""
+    alone, several = make_run({"sample A": 3}), make_run({"sample A": 3, "sample B": 2, "sample C": 2})
+    for run in (alone, several):
+        run.images.loc[0, "problems"] = "out of focus"
+        run.cells.loc[:3, "class"] = "unidentified"
+    made = write_reports(alone, tmp_path_factory.mktemp("alone"), options=ReportOptions(wbc=7.2))
+    return [made[0], write_reports(several, tmp_path_factory.mktemp("several"))[-1]]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,11 @@ def test_statistics_of_the_page_equal_those_of_the_package(opened: Any) -> None:
     cases = [(8.0, 2.2, 19.2), (8.0, 5.8, 10.7), (3.0, 1.1, 6.4), (0.0, 0.0, 1.8)]
     got = opened.execute_script("return arguments[0].map((c) => bloodcells.Stats.flag(...c, [0, 5.5]))", cases)
     assert got == [[flag(*case, limits).code, flag(*case, limits).words] for case in cases]
+    exact = (9.9 * (100 * 5 / 110) / 100, 0.1, 0.9)
+    got = opened.execute_script("return bloodcells.Stats.flag(...arguments[0], [0, 0.45])", exact)
+    most = replace(limits, unit="10^9/L", high=0.45)
+    assert exact[0] > 0.45, "by the error of a product in binary"
+    assert got == [flag(*exact, most).code, flag(*exact, most).words] == ["", "within range"]
     flags = [flag(*case, limits) for case in cases] + [Flag("L", "low"), Flag("(L)", "borderline low")]
     got = opened.execute_script("return arguments[0].map((c) => bloodcells.Stats.meaning(c))", [f.code for f in flags])
     assert got == [found.meaning for found in flags]
@@ -360,6 +366,73 @@ def test_corrections_survive_a_closed_tab(opened: Any) -> None:
     assert "1 correction" in note.text
     note.find_element("css selector", "button").click()
     assert _counts(opened) == before
+
+
+SAVED = "Object.keys(localStorage).filter((k) => k.startsWith('napari-bloodcells:')).map((k) => localStorage[k])"
+
+
+def _reviewed_page(run: Any, folder: Path, corrections: str) -> str:
+    """The address of the page made with the corrections that a page has exported."""
+    folder.mkdir(exist_ok=True)
+    (folder / "cells.csv").write_text(corrections, "utf-8")
+    cells = apply_corrections(run.cells, read_cells(folder / "cells.csv"))
+    return str(write_reports(replace(run, cells=cells), folder)[0].as_uri())
+
+
+def test_what_the_page_holds_already_is_not_restored_again(opened: Any, run: Any, tmp_path: Path) -> None:
+    opened.execute_script("bloodcells.store.assign([0, 1], 2)")
+    opened.get(_reviewed_page(run, tmp_path, opened.execute_script("return bloodcells.store.csv()")))
+    assert opened.find_element("css selector", "#fact-reviewed").text.startswith("2 of ")
+    assert not opened.find_element("css selector", "#restored").is_displayed()
+    assert not opened.find_element("css selector", "#stale").is_displayed()
+    assert opened.find_elements("css selector", ".corrected.stale") == []
+    assert opened.execute_script(f"return {SAVED}") == []
+
+
+def test_an_older_correction_of_this_browser_does_not_override_a_newer_one_of_the_page(
+    opened: Any, run: Any, tmp_path: Path
+) -> None:
+    """This browser called cells 0 and 1 monocytes; another, later, cell 0 a basophil, and the page was made of that."""
+    opened.execute_script("bloodcells.store.assign([0, 1], bloodcells.store.classNamed('monocyte'))")
+    made = opened.execute_script(
+        "const s = bloodcells.store; s.put(1, s.baked(1));"
+        "s.put(0, [s.classNamed('basophil'), 1, 'Dr. B', '2199-01-01T00:00:00Z']); return s.csv()"
+    )
+    address = _reviewed_page(run, tmp_path, made)
+    opened.get(address)
+    names = "return [0, 1].map((i) => bloodcells.store.className(bloodcells.store.cells.class[i]))"
+    assert opened.execute_script(names) == ["basophil", "monocyte"]
+    assert "1 correction from" in opened.find_element("css selector", "#restored").text
+    # a change to the page itself holds, though the clock of the other was ahead
+    opened.execute_script("bloodcells.store.assign([0], bloodcells.store.classNamed('lymphocyte'))")
+    opened.get(address)
+    assert opened.execute_script(names) == ["lymphocyte", "monocyte"]
+
+
+def test_a_newer_correction_of_this_browser_is_restored_over_an_older_one_of_the_page(
+    opened: Any, run: Any, tmp_path: Path
+) -> None:
+    opened.execute_script("bloodcells.store.assign([0], bloodcells.store.classNamed('monocyte'))")
+    made = opened.execute_script(
+        "const s = bloodcells.store, c = s.snapshot(0);"
+        "s.put(0, [s.classNamed('basophil'), 1, '', '2001-01-01T00:00:00Z']);"
+        "const text = s.csv(); s.put(0, c); return text"
+    )
+    opened.get(_reviewed_page(run, tmp_path, made))
+    assert opened.execute_script("return bloodcells.store.className(bloodcells.store.cells.class[0])") == "monocyte"
+
+
+def test_without_scripts_paper_has_no_empty_heading(browser: Any, page: Path) -> None:
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        browser.get(page.as_uri())
+        assert browser.find_element("css selector", ".printgallery").text == ""
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    browser.get(page.as_uri())
+    assert browser.find_element("css selector", "#printed h2").get_attribute("textContent") == "Cells"
 
 
 def test_it_prints_on_a4_with_the_table_on_the_first_page(opened: Any, artifacts: Path) -> None:

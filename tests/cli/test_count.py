@@ -337,9 +337,22 @@ def test_copies_and_boxes_of_another_sample_are_said_at_the_end(
 
 
 def test_the_report_is_written_beside_the_tables(smears: Path, tiny_model: Path, tmp_path: Path) -> None:
-    done = run(smears, "-o", tmp_path, "--model", tiny_model, "--report", "--wbc", "7.2")
+    done = run(smears, "-o", tmp_path, "--model", tiny_model, "--report")
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("report*.html"))) == 2
+
+
+def test_a_white_cell_count_is_of_one_sample_and_refused_for_two_before_counting(
+    smears: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    options = ["-o", str(out), "--model", str(tiny_model), "--boxes", "xml", "--report", "--wbc", "7.2"]
+    assert call(["count", str(smears), *options]) == 2
+    said = capsys.readouterr().err
+    assert said == "Error: --wbc is of one patient, and here are 2 samples: count each folder by itself.\n"
+    assert not out.exists()
+    assert call(["count", str(smears / "a"), *options]) == 0
+    assert 'id="absolute"' in (out / "report.html").read_text("utf-8")
 
 
 def test_an_image_that_failed_is_called_as_in_the_table_of_images(

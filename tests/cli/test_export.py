@@ -18,7 +18,17 @@ from napari_bloodcells.core.statistics.intervals import goodman
 
 @pytest.fixture
 def counted(tmp_path: Path) -> Path:
-    data = make_run({"a": 1, "b": 1})
+    return _counted(tmp_path, {"a": 1, "b": 1})
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Path:
+    return _counted(tmp_path, {"a": 1})
+
+
+def _counted(tmp_path: Path, samples: dict[str, int]) -> Path:
+    """An output folder of a count, and corrections of its first cell beside it."""
+    data = make_run(samples)
     folder = tmp_path / "out"
     folder.mkdir()
     write_cells(data.cells, folder / "cells.csv")
@@ -58,18 +68,42 @@ def test_a_file_that_is_there_already_is_named_with_its_folder(
     assert f"Error: {counted}/csv/cells.csv: is already there" in capsys.readouterr().err
 
 
-def test_pages_are_written_with_the_corrected_classes(counted: Path) -> None:
-    assert run(["report", str(counted), "--corrections", str(counted.parent / "cells.csv"), "--wbc", "7.2"]) == 0
-    page = (counted / "report-a.html").read_text("utf-8")
+def test_pages_are_written_with_the_corrected_classes(alone: Path) -> None:
+    assert run(["report", str(alone), "--corrections", str(alone.parent / "cells.csv"), "--wbc", "7.2"]) == 0
+    page = (alone / "report-a.html").read_text("utf-8")
     line = page[page.index('<tr data-class="basophil">') :].split("</tr>")[0]
     assert '<td class="n" data-f="count">1</td>' in line
 
 
-def test_fhir_carries_absolute_counts_when_the_white_cells_are_given(counted: Path) -> None:
-    assert run(["export", str(counted), "-f", "fhir-r4", "--wbc", "7.2"]) == 0
-    files = sorted((counted / "fhir-r4").glob("*.fhir.json"))
-    assert [file.name for file in files] == ["a.fhir.json", "b.fhir.json"]  # none of a patient who is both
-    assert all('"751-8"' in file.read_text("utf-8") for file in files)
+def test_fhir_carries_absolute_counts_when_the_white_cells_are_given(alone: Path) -> None:
+    assert run(["export", str(alone), "-f", "fhir-r4", "--wbc", "7.2", "--age", "5", "--sex", "female"]) == 0
+    (file,) = (alone / "fhir-r4").glob("*.fhir.json")
+    assert '"751-8"' in file.read_text("utf-8")
+
+
+def test_fhir_has_no_report_of_a_patient_who_is_several(counted: Path) -> None:
+    assert run(["export", str(counted), "-f", "fhir-r4"]) == 0
+    assert sorted(f.name for f in (counted / "fhir-r4").iterdir()) == ["a.fhir.json", "b.fhir.json"]
+
+
+@pytest.mark.parametrize("command", [["report"], ["export", "-f", "fhir-r4"]])
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--wbc", "7.2"], "--wbc is"),
+        (["--age", "44"], "--age is"),
+        (["--sex", "female", "--wbc", "7.2"], "--wbc and --sex are"),
+    ],
+)
+def test_what_is_of_one_patient_is_refused_for_several(
+    counted: Path, command: list[str], given: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(counted.iterdir())
+    assert run([command[0], str(counted), *command[1:], *given]) == 2
+    said = capsys.readouterr().err
+    assert said == f"Error: {says} of one patient, and here are 2 samples: count each folder by itself.\n"
+    assert sorted(counted.iterdir()) == before
+    assert run(["export", str(counted), "-f", "csv", *given]) == 0, "tables say nothing of a patient"
 
 
 def test_intervals_of_all_classes_at_once_are_given_on_request(counted: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_page_with_corrections_is_not_replaced_by_one_without(
     page = counted / "report-a.html"
     assert call(["report", str(counted)]) == 0
     assert call(["report", str(counted), *corrections]) == 0
-    assert call(["report", str(counted), *corrections, "--wbc", "7.2"]) == 0
+    assert call(["report", str(counted), *corrections, "--intervals", "multinomial"]) == 0
     assert made_with(page) == MadeWith(6, 18)
     assert made_with(counted / "report-b.html") == MadeWith(6, 0)
     before = {path.name: path.read_bytes() for path in counted.glob("*.html")}

@@ -61,7 +61,9 @@ def count(
     wbc: Annotated[
         float | None,
         typer.Option(
-            "--wbc", help="White cells in 10^9/L, for absolute counts in the report.", rich_help_panel=_RESULT
+            "--wbc",
+            help="White cells in 10^9/L of the one patient, for absolute counts in the report.",
+            rich_help_panel=_RESULT,
         ),
     ] = None,
     anonymous: Annotated[
@@ -126,8 +128,9 @@ def count(
 
         start_server_for(inputs, device, workers)
     from napari_bloodcells.cli.progress import TerminalProgress
-    from napari_bloodcells.cli.reporting import report_options
+    from napari_bloodcells.cli.reporting import check_patient, report_options
     from napari_bloodcells.core.count import count as count_images
+    from napari_bloodcells.core.counting.jobs import collect_jobs
     from napari_bloodcells.core.counting.options import CountOptions
     from napari_bloodcells.core.counting.output import default_output
     from napari_bloodcells.core.errors import Cancelled, UsageError
@@ -135,6 +138,9 @@ def count(
     if wbc is not None and not report:
         raise UsageError(f"--wbc {wbc:g}: absolute counts stand in the report; say --report too.")
     meant = report_options(wbc) if report else None
+    if meant is not None and wbc is not None:  # known now, and not after an hour of counting
+        listed = collect_jobs(inputs, recursive=recursive, annotations=False, labels=False)
+        check_patient(meant, (job.image for job in listed.jobs))
     place = output or default_output(inputs)
     options = CountOptions(
         output=place,

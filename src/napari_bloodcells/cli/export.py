@@ -15,6 +15,7 @@ from napari_bloodcells.cli.reporting import (
     RangesOption,
     SexOption,
     WbcOption,
+    check_patient,
     report_options,
 )
 
@@ -40,6 +41,7 @@ def export(
     """Write a finished count as FHIR, COCO, VOC, GeoJSON for QuPath, Parquet or CSV.
 
     FHIR carries one Observation per class (LOINC); with --wbc the absolute counts too.
+    --wbc, --age and --sex are of one patient: for several samples count each folder by itself.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -49,6 +51,8 @@ def export(
 
     options = report_options(wbc, age, sex, ranges, intervals)
     data = from_folder(folder, images, corrections or ())
+    if form.startswith("fhir"):  # no other form says anything of a patient
+        check_patient(options, data.images["image"])
     files = write(data, form, output or folder / form, options=options, overwrite=overwrite)
     word = "file" if len(files) == 1 else "files"
     place = files[0].parent if files else output or folder / form

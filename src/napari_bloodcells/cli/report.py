@@ -15,6 +15,7 @@ from napari_bloodcells.cli.reporting import (
     RangesOption,
     SexOption,
     WbcOption,
+    check_patient,
     report_options,
 )
 
@@ -39,6 +40,7 @@ def report(
 
     With --corrections the classes that a reviewer gave count, and the machine's are kept beside them.
     Earlier pages are replaced, but not by pages without the corrections or the pictures that they have.
+    --wbc, --age and --sex are of one patient: for several samples count each folder by itself.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -48,6 +50,7 @@ def report(
 
     options = report_options(wbc, age, sex, ranges, intervals)
     data = from_folder(folder, images, corrections or ())
+    check_patient(options, data.images["image"])
     pages = write_reports(data, output or folder, options=options, overwrite=overwrite)
     console = Console(highlight=False)
     for page in pages:

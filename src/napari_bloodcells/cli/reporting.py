@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -58,3 +59,11 @@ def report_options(
     patient = Patient(age, sex)  # type: ignore[arg-type]
     own = load_ranges(ranges) if ranges else None
     return ReportOptions(wbc=wbc, patient=patient, ranges=own, intervals=intervals)  # type: ignore[arg-type]
+
+
+def check_patient(options: ReportOptions, images: Iterable[str]) -> None:
+    """``UsageError`` where --wbc, --age or --sex was given, and the images are of several samples."""
+    from napari_bloodcells.core.statistics.reference import check_one_patient
+
+    given = {"--wbc": options.wbc, "--age": options.patient.age, "--sex": options.patient.sex}
+    check_one_patient([name for name, value in given.items() if value is not None], images)

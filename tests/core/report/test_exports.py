@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from tests.example_run import make_run
 
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.counting.cells import recount_images
+from napari_bloodcells.core.datasets import load_dataset
 from napari_bloodcells.core.errors import OutputError, UsageError
-from napari_bloodcells.core.report import ReportOptions
+from napari_bloodcells.core.report import ReportOptions, write_reports
 from napari_bloodcells.core.report.exports import FORMS, export
 from napari_bloodcells.core.report.inputs import ReportInput
+from napari_bloodcells.core.statistics.reference import load_ranges
 from napari_bloodcells.core.statistics.unnamed import unnamed
 from napari_bloodcells.core.voc import read_voc
 
@@ -28,6 +31,31 @@ ABSOLUTE = dict(zip(CLASSES, ("751-8", "731-0", "742-7", "711-2", "704-7"), stri
 @pytest.fixture(scope="module")
 def run() -> ReportInput:
     return make_run({"sample A": 2, "b": 1})
+
+
+def _sample(run: ReportInput, name: str) -> ReportInput:
+    """One sample of a run, as it is counted by itself."""
+    cells, images = (table[table["image"].str.startswith(f"{name}/")] for table in (run.cells, run.images))
+    return replace(run, cells=cells.reset_index(drop=True), images=images.reset_index(drop=True))
+
+
+def _labeled(labels: list[str], scheme: str = "wbc5") -> ReportInput:
+    """A run of one field with a cell for each of ``labels``."""
+    run = make_run({"": 1})
+    cells = pd.concat([run.cells.iloc[[0]]] * len(labels), ignore_index=True)
+    cells = cells.assign(cell=range(1, len(labels) + 1), **{"class": labels})
+    return ReportInput(cells, run.images, load_scheme(scheme), run.run)
+
+
+def _report_of(file: Path) -> dict[str, Any]:
+    """The DiagnosticReport of a bundle."""
+    report: dict[str, Any] = json.loads(file.read_text("utf-8"))["entry"][0]["resource"]
+    return report
+
+
+def _ids(run: ReportInput, folder: Path) -> list[str]:
+    entries = json.loads(export(run, "fhir-r4", folder, overwrite=True)[0].read_text("utf-8"))["entry"]
+    return [entry["fullUrl"] for entry in entries]
 
 
 def _observations(bundle: Any) -> dict[str, Any]:
@@ -47,9 +75,10 @@ def test_fhir_has_an_observation_per_class_that_the_library_validates(
         from fhir.resources.bundle import Bundle
     else:
         from fhir.resources.R4B.bundle import Bundle
-    files = export(run, f"fhir-{release}", tmp_path, options=ReportOptions(wbc=7.2))
-    assert [path.name.partition(".")[0] for path in files] == ["sample-A-" + files[0].name[9:15], "b"]  # no pool
-    for path in files:
+    names = [path.name for path in export(run, f"fhir-{release}", tmp_path)]
+    assert [name.partition(".")[0] for name in names] == ["sample-A-" + names[0][9:15], "b"]  # no pool
+    files = export(_sample(run, "b"), f"fhir-{release}", tmp_path / "b", options=ReportOptions(wbc=7.2))
+    for path in (*tmp_path.glob("*.json"), *files):
         Bundle.model_validate_json(path.read_text("utf-8"))
     bundle = json.loads(files[-1].read_text("utf-8"))
     found = _observations(bundle)
@@ -109,6 +138,127 @@ def test_every_code_says_where_it_was_checked_and_has_a_sound_check_digit() -> N
 def test_the_same_run_gives_the_same_fhir(tmp_path: Path, run: ReportInput) -> None:
     a, b = (export(run, "fhir-r4", tmp_path / name)[0].read_bytes() for name in "ab")
     assert a == b
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"input": "/smears/patient 1"}, {"input": "/smears/patient 2"}),
+        (
+            {"input": None, "fingerprint": {"list of images": "1a"}},
+            {"input": None, "fingerprint": {"list of images": "2b"}},
+        ),
+    ],
+)
+def test_two_runs_of_one_second_share_no_id_and_each_keeps_its_own_through_a_review(
+    tmp_path: Path, one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    run = make_run({"": 1})
+    empty = replace(run, cells=run.cells[:0])
+    for data in (run, empty):
+        first, second = (replace(data, run={**data.run, **told}) for told in (one, other))
+        assert set(_ids(first, tmp_path)).isdisjoint(_ids(second, tmp_path))
+        assert _ids(first, tmp_path) == _ids(replace(first, run=json.loads(json.dumps(first.run))), tmp_path)
+    cells = run.cells.assign(reviewed=True, x_max=run.cells["x_max"] + 2)
+    assert _ids(replace(run, cells=cells), tmp_path) == _ids(run, tmp_path), "a moved box makes no new report"
+
+
+def test_runs_of_arrays_are_told_apart_by_their_cells(tmp_path: Path) -> None:
+    run = make_run({"": 1})
+    first = replace(run, run={**run.run, "input": None})
+    second = replace(first, cells=first.cells.assign(x_max=first.cells["x_max"] + 1))
+    assert set(_ids(first, tmp_path)).isdisjoint(_ids(second, tmp_path))
+    assert _ids(first, tmp_path) == _ids(first, tmp_path)
+
+
+def test_a_white_cell_count_is_not_that_of_several_patients(tmp_path: Path, run: ReportInput) -> None:
+    says = "^wbc is of one patient, and here are 2 samples: count each folder by itself\\.$"
+    for write in (
+        lambda o: export(run, "fhir-r4", tmp_path, options=o),
+        lambda o: write_reports(run, tmp_path, options=o),
+    ):
+        with pytest.raises(UsageError, match=says):
+            write(ReportOptions(wbc=7.2))
+    assert list(tmp_path.iterdir()) == []
+    assert export(run, "csv", tmp_path, options=ReportOptions(wbc=7.2)), "tables say nothing of it"
+
+
+def test_an_absolute_count_out_of_range_is_said_in_the_conclusion_and_on_the_index(tmp_path: Path) -> None:
+    data = _labeled(["neutrophil"] * 120 + ["lymphocyte"] * 65 + ["monocyte"] * 12 + ["eosinophil"] * 3)
+    options = ReportOptions(wbc=1.0)
+    says = "neutrophil low (0.60 x 10^9/L). lymphocyte low (0.33 x 10^9/L)."
+    conclusion = _report_of(export(data, "fhir-r4", tmp_path, options=options)[0])["conclusion"]
+    assert conclusion.startswith(says), "and nothing of the percents, which are within their ranges"
+    assert says in write_reports(data, tmp_path, options=options)[-1].read_text("utf-8")
+    assert "10^9/L" not in _report_of(export(data, "fhir-r4", tmp_path, overwrite=True)[0])["conclusion"]
+
+
+@pytest.mark.parametrize(
+    ("nrbc", "says"), [(20, "; of 6.00 x 10^9/L, corrected for 20.0 NRBC per 100 WBC from 7.20."), (4, ".")]
+)
+def test_absolute_counts_say_of_which_white_cell_count_they_are(tmp_path: Path, nrbc: int, says: str) -> None:
+    data = _labeled(["neutrophil"] * 60 + ["lymphocyte"] * 40 + ["erythroblast"] * nrbc, "pbc8")
+    bundle = json.loads(export(data, "fhir-r4", tmp_path, options=ReportOptions(wbc=7.2))[0].read_text("utf-8"))
+    (note,) = _observations(bundle)["751-8"]["note"]
+    interval, _, rest = note["text"].partition(" x 10^9/L")
+    assert interval.startswith("95 % interval ")
+    assert rest == says
+
+
+def test_a_source_that_is_not_named_is_left_out(tmp_path: Path) -> None:
+    base = {"class": "neutrophil", "unit": "%", "low": 1, "high": 2, "age_min": 0, "age_max": None}
+    for source in ({}, {"source": None}, {"source": " "}, {"source": "own"}):
+        (tmp_path / "mine.json").write_text(json.dumps({"sources": {"own": ""}, "ranges": [base | source]}))
+        options = ReportOptions(ranges=load_ranges(tmp_path / "mine.json"))
+        (file,) = export(_labeled(["neutrophil"]), "fhir-r4", tmp_path, options=options, overwrite=True)
+        (limits,) = _observations(json.loads(file.read_text("utf-8")))["770-8"]["referenceRange"]
+        assert set(limits) == {"low", "high"}
+
+
+def test_images_that_differ_by_suffix_or_case_alone_have_files_of_their_own(tmp_path: Path) -> None:
+    run = make_run({"": 1})
+    names = ["a.png", "a.tif", "A.TIF", "a.tif.jpg", "x/a.png"]
+    cells = pd.concat([run.cells.iloc[[0]].assign(image=name) for name in names], ignore_index=True)
+    images = pd.DataFrame({"image": names, "status": "ok", "width": 300, "height": 240})
+    data = ReportInput(cells, images, run.scheme, run.run)
+    for form in ("voc", "geojson"):
+        files = export(data, form, tmp_path / form)
+        assert len({path.name.casefold() for path in files}) == len(names) == len(list((tmp_path / form).iterdir()))
+    told = {path.name: read_voc(path).filename for path in export(data, "voc", tmp_path / "voc", overwrite=True)}
+    assert sorted(told.values()) == sorted(name.rpartition("/")[2] for name in names)
+    assert told["a.xml"] == "a.png", "who is alone with a name keeps it"
+    assert told["a.tif.xml"] == "a.tif"
+
+
+def test_samples_that_differ_by_case_alone_have_files_of_their_own(tmp_path: Path) -> None:
+    files = export(make_run({"PAT": 1, "pat": 1}), "fhir-r4", tmp_path)
+    assert len({path.name.casefold() for path in files}) == 2
+    assert files[0].name == "PAT.fhir.json"
+
+
+@pytest.mark.parametrize("letter", ["x", "\N{CJK UNIFIED IDEOGRAPH-674E}", "\N{CJK UNIFIED IDEOGRAPH-20000}"])
+def test_a_long_name_of_a_sample_is_cut_to_what_a_file_name_can_hold(tmp_path: Path, letter: str) -> None:
+    run = make_run({letter * 61: 1, letter * 62: 1})
+    for made in (export(run, "fhir-r4", tmp_path), write_reports(run, tmp_path)[:2]):
+        assert len({path.name for path in made}) == 2
+        assert all(len(path.name.encode()) <= 143 for path in made)
+        assert all(path.name.count(letter) >= 30 for path in made)
+
+
+def test_a_counted_field_without_a_cell_is_kept_as_one(tmp_path: Path) -> None:
+    run = make_run({"": 3})
+    names = run.images["image"]
+    images = run.images.assign(width=300, height=240, status=["ok", "ok", "damaged"])
+    data = ReportInput(run.cells[run.cells["image"] == names[0]], images, run.scheme, run.run)
+    files = export(data, "voc", tmp_path / "Annotations")
+    assert [path.stem for path in files] == ["field_01", "field_02"], "none of what could not be read"
+    assert len(read_voc(files[1]).boxes) == 0
+    from PIL import Image
+
+    for name in names:
+        Image.new("RGB", (300, 240)).save(tmp_path / name)
+    fields = {field.image.name: len(field.boxes) for field in load_dataset(tmp_path).fields}
+    assert fields == {names[0]: len(data.cells), names[1]: 0}
 
 
 def test_coco_boxes_are_left_top_width_height(tmp_path: Path, run: ReportInput) -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.example_run import make_run
 
 from napari_bloodcells.core.classes import load_scheme
-from napari_bloodcells.core.counting.cellstable import cell_columns, write_cells
+from napari_bloodcells.core.counting.cellstable import cell_columns, read_cells, write_cells
 from napari_bloodcells.core.crops import CropSpec
 from napari_bloodcells.core.differential import differentials
 from napari_bloodcells.core.errors import BloodcellsError, OutputError, UsageError
@@ -35,7 +35,7 @@ def run() -> ReportInput:
 @pytest.fixture(scope="module")
 def folder(run: ReportInput, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("pages")
-    write_reports(run, place, options=ReportOptions(wbc=7.2))
+    write_reports(run, place)
     return place
 
 
@@ -88,7 +88,21 @@ def test_the_table_says_count_percent_interval_range_and_flag(folder: Path) -> N
     assert "0 – 5.5" in line
     assert re.search(r'data-code="[^"]*" title="[^"]*">(high|borderline high|within range)<', line)
     assert "Corrected for the classifier" in text
-    assert '<table class="differential narrow" id="absolute">' in text
+
+
+def test_absolute_counts_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
+    page = write_reports(make_run({"": 1}), tmp_path, options=ReportOptions(wbc=7.2))[0]
+    assert '<table class="differential narrow" id="absolute">' in page.read_text("utf-8")
+
+
+def test_the_head_says_without_a_script_who_reviewed(tmp_path: Path) -> None:
+    run = make_run({"": 2})
+    n = len(run.cells)
+    cells = run.cells.assign(reviewed=False, reviewer="", time="")
+    cells.loc[:2, ["reviewed", "reviewer"]] = [[True, "Bert <b>"], [True, "Anna"], [True, ""]]
+    cells.loc[3, "reviewer"] = "Carl"  # who did not look
+    page = write_reports(ReportInput(cells, run.images, run.scheme), tmp_path)[0].read_text("utf-8")
+    assert f'id="fact-reviewed">3 of {n} cells (Anna, Bert &lt;b&gt;)</dd>' in page
 
 
 def test_a_child_is_not_measured_by_the_ranges_of_adults(tmp_path: Path, run: ReportInput) -> None:
@@ -210,6 +224,50 @@ def test_a_damaged_record_of_the_model_is_one_line(tmp_path: Path, name: str, va
     (tmp_path / "run.json").write_text(json.dumps({"model": record | {name: value}}))
     with pytest.raises(UsageError, match=r"^run\.json: [^\n]*$"):
         from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[1]", '"no"', "null", "{", "[" * 100_000, "\xff"])
+def test_a_damaged_run_is_one_line(tmp_path: Path, text: str) -> None:
+    _of_a_model_of_ones_own(tmp_path)
+    (tmp_path / "run.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError, match=r"^[^\n]*/run\.json: is (damaged|not JSON) [^\n]*$"):
+        from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("side", "value"), [("x_max", 1.7e308), ("y_min", -1e9), ("x_min", 40), ("y_max", -3), ("y_max", 10_000_001)]
+)
+def test_a_box_that_no_image_can_have_is_named(tmp_path: Path, side: str, value: float) -> None:
+    _of_a_model_of_ones_own(tmp_path)
+    cells = read_cells(tmp_path / "cells.csv")
+    cells.loc[3, side] = value
+    write_cells(cells, tmp_path / "cells.csv", overwrite=True)
+    with pytest.raises(UsageError, match=r"^[^\n]*/cells\.csv: cell 4 of a\.jpg has the box [^\n]*$"):
+        from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"x_min": "left"}, "has a box that is no number"),
+        ({"y_max": None}, "cell 1 of a.jpg has the box 0, 0, 9, nan, "),
+    ],
+)
+def test_boxes_of_a_json_table_are_looked_at_too(tmp_path: Path, change: dict[str, object], says: str) -> None:
+    row = {"image": "a.jpg", "cell": 1, "x_min": 0, "y_min": 0, "x_max": 9, "y_max": 9, "class": "neutrophil"}
+    for rows, said in (([row | change, row], says), ([{"image": "a.jpg", "cell": 1}], "has no column class, x_min, ")):
+        (tmp_path / "cells.json").write_text(json.dumps(rows))
+        with pytest.raises(UsageError, match=rf"^[^\n]*/cells\.json: {re.escape(said)}[^\n]*$"):
+            from_folder(tmp_path)
+
+
+def test_a_box_that_a_reviewer_drew_is_looked_at_too(tmp_path: Path) -> None:
+    _of_a_model_of_ones_own(tmp_path)
+    cells = read_cells(tmp_path / "cells.csv").assign(machine_class="", reviewed=True, reviewer="", time="")
+    drawn = cells.iloc[[0]].assign(box_source="drawn", cell=11, x_min=90, x_max=10)
+    write_cells(pd.concat([cells, drawn]), tmp_path / "mine.csv")
+    with pytest.raises(UsageError, match=r"^mine\.csv: cell 11 of a\.jpg has the box 90, 0, 10, 9, "):
+        from_folder(tmp_path, corrections=[tmp_path / "mine.csv"])
 
 
 @pytest.mark.parametrize("text", ["image,status\na,ok\nb,ok,c,d\n", "status\nok\n", "", "image\na.jpg\n"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import pytest
 
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.differential import make_differential
-from napari_bloodcells.core.errors import UsageError
+from napari_bloodcells.core.errors import DataWarning, UsageError
 from napari_bloodcells.core.statistics.reference import (
     ABSOLUTE,
     PERCENT,
     Patient,
+    ReferenceRange,
     absolute,
     corrected_wbc,
     effective_wbc,
@@ -93,6 +95,20 @@ def test_a_low_flag_mirrors_the_high_one(low: float, high: float, code: str) -> 
     assert flag(8, low, high, load_ranges().find("lymphocyte", PERCENT, Patient())).code == code
 
 
+@pytest.mark.parametrize(("k", "n", "wbc", "limit"), [(5, 110, 9.9, 0.45), (27, 102, 1.7, 0.45)])
+def test_limits_are_inclusive_whatever_the_binary_of_a_product(k: int, n: int, wbc: float, limit: float) -> None:
+    """Each is its limit exactly, and beside it as computed."""
+    amount = absolute(make_differential(["basophil"] * k + ["neutrophil"] * (n - k), SCHEME).share("basophil"), wbc)
+    assert amount.value != limit
+    assert amount.value == pytest.approx(limit)
+    for low, high in ((0, limit), (limit, 9)):
+        limits = ReferenceRange("basophil", ABSOLUTE, low, high, 18, None, "any", "")
+        assert flag(amount.value, amount.low, amount.high, limits).words == "within range"
+    assert (
+        flag(limit + 1e-6, 0.1, 0.6, ReferenceRange("basophil", ABSOLUTE, 0, limit, 18, None, "any", "")).code == "(H)"
+    )
+
+
 @pytest.mark.parametrize(("nrbc", "wbc"), [(0, 12.0), (4.99, 12.0), (5, 12 / 1.05), (20, 10.0), (float("nan"), 12.0)])
 def test_erythroblasts_are_taken_off_from_5_per_100_up(nrbc: float, wbc: float) -> None:
     assert corrected_wbc(12.0, nrbc) == pytest.approx(wbc)
@@ -109,7 +125,11 @@ def test_absolute_counts_use_the_corrected_white_cells() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"low": "x"}, "must be numbers"),
+        ({"low": "x"}, "must be finite numbers"),
+        ({"high": float("inf")}, "must be finite numbers"),
+        ({"low": float("nan")}, "must be finite numbers"),
+        ({"age_max": float("inf")}, "must be finite numbers"),
+        ({"high": 10**400}, "must be finite numbers"),
         ({"low": 9, "high": 1}, "must not be above"),
         ({"unit": "mg"}, "unit is"),
         ({"sex": "x"}, "sex is"),
@@ -132,6 +152,43 @@ def test_a_laboratory_brings_its_own_ranges_by_sex(tmp_path: Path) -> None:
     ranges = load_ranges(path)
     assert ranges.find("neutrophil", "%", Patient(sex="female")).high == 3
     assert ranges.find("neutrophil", "%", Patient(sex="male")).high == 2
+
+
+@pytest.mark.parametrize("sources", [["x"], "own", 1, None])
+def test_sources_that_are_no_table_are_refused(tmp_path: Path, sources: object) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"sources": sources, "ranges": []}))
+    with pytest.raises(UsageError, match=r'^mine\.json: "sources" names each source'):
+        load_ranges(path)
+
+
+@pytest.mark.parametrize(
+    ("spelled", "asked"),
+    [("Neutrophils", "neutrophil"), ("EOS", "eosinophil"), ("eosinophil", "Eos"), ("Linfocitos", "lymphocyte")],
+)
+def test_a_range_is_found_by_any_name_of_its_class(tmp_path: Path, spelled: str, asked: str) -> None:
+    entry = {"class": spelled, "unit": "%", "low": 1, "high": 2, "age_min": 0, "age_max": None}
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"ranges": [entry]}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ranges = load_ranges(path)
+    found = ranges.find(asked, PERCENT, Patient())
+    assert found is not None
+    assert (found.low, found.high) == (1, 2)
+    assert ranges.find("monocyte", PERCENT, Patient()) is None
+    assert ranges.find("band neutrophil", PERCENT, Patient()) is None, "the range of a wider class is not its own"
+
+
+def test_a_range_of_no_known_class_is_told_and_holds_for_a_class_of_that_name(tmp_path: Path) -> None:
+    entry = {"class": "Neutrofills", "unit": "%", "low": 1, "high": 2, "age_min": 0, "age_max": None}
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"ranges": [entry | {"class": "EOS"}, entry]}))
+    with pytest.warns(DataWarning, match=r"^mine\.json: range 2 \(Neutrofills\): is no type of cell") as told:
+        ranges = load_ranges(path)
+    assert len(told) == 1
+    assert ranges.find("neutrophil", PERCENT, Patient()) is None
+    assert ranges.find("neutrofills", PERCENT, Patient()) is not None
 
 
 SCHEME = load_scheme("wbc5")

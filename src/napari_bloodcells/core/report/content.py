@@ -66,9 +66,9 @@ class ReportOptions:
     Attributes
     ----------
     wbc : float or None
-        White cell count in 10^9/L, for absolute counts.
+        White cell count in 10^9/L, for absolute counts: of one patient, so only where there is one sample.
     patient : Patient
-        Age and sex choose the reference ranges.
+        Age and sex choose the reference ranges, of every sample.
     ranges : ReferenceSet or None
         None for those that come with the package.
     title : str
@@ -125,6 +125,21 @@ class Content:
     n_count_remarks: int = 0
     unnamed: str = ""
 
+    @property
+    def flagged(self) -> tuple[str, ...]:
+        """A sentence for each percent, and for each absolute count, that lies outside of its range."""
+        percents = [f"{row.name} {row.flag.words}." for row in self.rows if row.flag.code]
+        amounts = [(row, row.absolute) for row in self.rows if row.absolute and row.absolute_flag.code]
+        return (*percents, *(f"{r.name} {r.absolute_flag.words} ({a.value:.2f} x 10^9/L)." for r, a in amounts))
+
+    @property
+    def reviewers(self) -> tuple[str, ...]:
+        """Who reviewed cells of the page, by name."""
+        cells = self.payload["cells"]
+        return tuple(
+            sorted({name for name, seen in zip(cells["reviewer"], cells["reviewed"], strict=True) if seen} - {""})
+        )
+
 
 def page_content(
     data: ReportInput, differential: Differential, cells: pd.DataFrame, pictures: Pictures, options: ReportOptions
@@ -136,7 +151,7 @@ def page_content(
     names = [str(name) for name in dict.fromkeys(_sample_images(data, cells, differential.sample))]
     images = data.images[data.images["image"].isin(names)]
     used = [r for row in rows for r in (row.limits, row.absolute_limits) if r is not None]
-    sources = tuple(dict.fromkeys(ranges.sources.get(r.source, r.source) for r in used))
+    sources = tuple(text for text in dict.fromkeys(ranges.sources.get(r.source, r.source) for r in used) if text)
     payload = _payload(data, cells, names, pictures, rows, options)
     return Content(
         differential.sample,

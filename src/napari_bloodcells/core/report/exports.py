@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,18 @@ from typing import Any
 import numpy as np
 
 from napari_bloodcells.core.boxes import Boxes
+from napari_bloodcells.core.counting.cells import OK
 from napari_bloodcells.core.counting.cellstable import BOX_COLUMNS
 from napari_bloodcells.core.differential import WHOLE_FOLDER, Differential, differentials, slides_in
 from napari_bloodcells.core.errors import UsageError
 from napari_bloodcells.core.files import make_folder, write_atomic
 from napari_bloodcells.core.report.annotations import coco, geojson, image_sizes
-from napari_bloodcells.core.report.content import ReportOptions, page_content
+from napari_bloodcells.core.report.content import Content, ReportOptions, page_content
 from napari_bloodcells.core.report.inputs import ReportInput
-from napari_bloodcells.core.report.page import head_of, sample_name
+from napari_bloodcells.core.report.page import cut, head_of, sample_name
 from napari_bloodcells.core.report.sprites import Pictures
 from napari_bloodcells.core.report.views import view_of
+from napari_bloodcells.core.statistics.reference import check_one_patient
 
 
 def export(
@@ -32,7 +35,8 @@ def export(
     Raises
     ------
     UsageError
-        There is no such form, or the package that it needs is missing.
+        There is no such form, the package that it needs is missing, or ``options.wbc`` was given to FHIR of several
+        samples.
     OutputError
         A file is there already and ``overwrite`` is False, or cannot be written.
     """
@@ -54,17 +58,31 @@ def _fhir(release: Any) -> _Maker:
         from napari_bloodcells.core.report.fhir import fhir_bundle
 
         files = []
+        check_one_patient(["wbc"] if options.wbc is not None else [], data.images["image"])
         blocks = differentials(data.cells, data.scheme, data.images, options.intervals, slides_in(data.run))
-        for block in blocks[:-1] or blocks:  # several samples are several patients: no report of all together
+        chosen = blocks[:-1] or blocks  # several samples are several patients: no report of all together
+        names = _file_names((block.sample for block in chosen), ".fhir.json")
+        for block in chosen:
             shown = sample_name(block.sample, data)
             head = {**head_of(data), "issued": _instant(data), "sample": shown, "reviewed": _reviewed(data, block)}
             cells = data.cells if block.sample == WHOLE_FOLDER else _of_sample(data, block.sample)
             content = page_content(data, block, cells.reset_index(drop=True), Pictures(1), options)
-            name = f"{_safe(block.sample)}.fhir.json"
-            files.append((folder / name, fhir_bundle(content, head, release).encode("utf-8", "backslashreplace")))
+            head["run"] = _identity(data, content)
+            files.append(
+                (folder / names[block.sample], fhir_bundle(content, head, release).encode("utf-8", "backslashreplace"))
+            )
         return files
 
     return write
+
+
+def _identity(data: ReportInput, content: Content) -> str:
+    """What tells this run from every other, whatever its cells are called by now: ids must not change with a review.
+
+    A run that says nothing of itself (of arrays) is known by its cells.
+    """
+    known = [data.run.get("fingerprint"), data.run.get("input")]
+    return json.dumps(known, sort_keys=True, default=str) if any(known) else str(content.payload["id"])
 
 
 def _reviewed(data: ReportInput, block: Differential) -> str:
@@ -100,17 +118,19 @@ def _coco(data: ReportInput, folder: Path, options: ReportOptions) -> list[_File
 
 
 def _geojson(data: ReportInput, folder: Path, options: ReportOptions) -> list[_File]:
-    names = dict.fromkeys(str(name) for name in data.cells["image"])
-    return [(folder / f"{_safe(n)}.geojson", geojson(data, n).encode("utf-8", "backslashreplace")) for n in names]
+    names = _file_names((str(name) for name in data.cells["image"]), ".geojson")
+    return [(folder / file, geojson(data, n).encode("utf-8", "backslashreplace")) for n, file in names.items()]
 
 
 def _voc(data: ReportInput, folder: Path, overwrite: bool) -> list[Path]:
-    """One XML per image; its size is that of the table or of the image itself."""
+    """One XML per image that was counted, also without a cell; its size is that of the table or of the image itself."""
     from napari_bloodcells.core.voc import write_voc
 
     sizes = image_sizes(data)
     files = []
-    for name in dict.fromkeys(str(n) for n in data.cells["image"]):
+    counted = data.images.loc[data.images["status"] == OK, "image"]
+    names = _file_names((str(n) for n in (*counted, *data.cells["image"])), ".xml", suffix=False)
+    for name, file in names.items():
         cells = data.cells[data.cells["image"] == name]
         if name not in sizes:
             source = data.load(name)
@@ -121,8 +141,7 @@ def _voc(data: ReportInput, folder: Path, overwrite: bool) -> list[Path]:
         xyxy = cells[list(BOX_COLUMNS)].to_numpy(np.float32)
         boxes = Boxes(xyxy, tuple(str(label) for label in cells["class"]))
         width, height = sizes[name]
-        path = folder / f"{_safe(name, suffix=False)}.xml"
-        files.append(write_voc(path, boxes, image=name, width=width, height=height, overwrite=overwrite))
+        files.append(write_voc(folder / file, boxes, image=name, width=width, height=height, overwrite=overwrite))
     return files
 
 
@@ -146,6 +165,24 @@ def _parquet(data: ReportInput, folder: Path, options: ReportOptions) -> list[_F
     return _table_files(data, folder, options, "parquet")
 
 
+def _file_names(names: Iterable[str], ending: str, suffix: bool = True) -> dict[str, str]:
+    """A file name of its own for each of ``names``, also where case does not count.
+
+    Without ``suffix`` that of an image is left out, but where another image has the same name before it.
+
+    >>> _file_names(["a.png", "a.tif", "A.tif"], ".xml", suffix=False)
+    {'a.png': 'a.xml', 'a.tif': 'a.tif.xml', 'A.tif': 'A.tif-bfbb61.xml'}
+    """
+    taken: set[str] = set()
+    chosen: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        tries = (_safe(name, suffix), _safe(name), f"{cut(_safe(name))}-{_hash(name)}")
+        free = next((each for each in tries if each.casefold() not in taken), tries[-1])
+        taken.add(free.casefold())
+        chosen[name] = f"{free}{ending}"
+    return chosen
+
+
 def _safe(name: str, suffix: bool = True) -> str:
     """A file name for an image or sample name; a short hash keeps apart names that become the same.
 
@@ -155,10 +192,12 @@ def _safe(name: str, suffix: bool = True) -> str:
     'field_01'
     """
     stem = name if suffix or "." not in name else name.rpartition(".")[0]
-    plain = re.sub(r"[^\w.-]+", "-", stem).strip("-.")[:60] or "sample"
-    if plain == stem:
-        return plain
-    return f"{plain}-{hashlib.sha256(name.encode('utf-8', 'backslashreplace')).hexdigest()[:6]}"
+    plain = cut(re.sub(r"[^\w.-]+", "-", stem).strip("-.")) or "sample"
+    return plain if plain == stem else f"{plain}-{_hash(name)}"
+
+
+def _hash(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "backslashreplace")).hexdigest()[:6]
 
 
 def _nothing(data: ReportInput, folder: Path, options: ReportOptions) -> list[_File]:

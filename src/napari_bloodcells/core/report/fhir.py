@@ -53,7 +53,8 @@ def fhir_bundle(content: Content, head: dict[str, str], release: Release = "R4")
         As ``report.content.page_content`` makes it.
     head : dict
         ``model``, ``hash``, ``version`` and ``issued`` (an instant, ``2026-11-21T15:02:11+00:00``); ``sample`` as it
-        is shown, and ``reviewed``, a sentence, where a person reviewed cells.
+        is shown, ``run``, which tells the run from others of the same second, and ``reviewed``, a sentence, where a
+        person reviewed cells.
     release : ``R4`` or ``R5``
 
     Raises
@@ -88,7 +89,7 @@ def _validated(bundle: dict[str, Any], release: Release) -> str:
 
 def _resource(kind: str, sample: str, head: dict[str, str], values: dict[str, Any], part: str = "") -> dict[str, Any]:
     """A resource with an id that is the same whenever the same run is exported."""
-    seed = "\0".join((kind, sample, part, head.get("hash", ""), head["issued"]))
+    seed = "\0".join((kind, sample, part, head.get("hash", ""), head["issued"], head.get("run", "")))
     name = seed.encode("utf-8", "backslashreplace").decode()
     return {"resourceType": kind, "id": str(uuid.uuid5(_NAMESPACE, name)), **values}
 
@@ -126,7 +127,8 @@ def _judged(
         entry["interpretation"] = [{"text": f"{flag.words}: {flag.meaning}" if flag.meaning else flag.words}]
     if limits is not None:
         bounds = {"low": _quantity(limits.low, unit), "high": _quantity(limits.high, unit)}
-        entry["referenceRange"] = [{**bounds, "text": sources.get(limits.source, limits.source)}]
+        text = sources.get(limits.source, limits.source).strip()
+        entry["referenceRange"] = [{**bounds, "text": text} if text else bounds]  # FHIR has no empty text
     return entry
 
 
@@ -149,9 +151,18 @@ def _absolute(row: Row, content: Content, head: dict[str, str]) -> dict[str, Any
     code = _code(row.name, "absolute", f"{row.name} absolute count")
     entry = _observation(row.name, ABSOLUTE, code, content, head)
     entry["valueQuantity"] = _quantity(row.absolute.value, ABSOLUTE)
-    words = f"95 % interval {row.absolute.low:.2f} to {row.absolute.high:.2f} x 10^9/L."
+    words = f"95 % interval {row.absolute.low:.2f} to {row.absolute.high:.2f} x 10^9/L{_corrected(content)}."
     entry["note"] = [{"text": words}]
     return _judged(entry, row.absolute_flag, row.absolute_limits, ABSOLUTE, content.source_names)
+
+
+def _corrected(content: Content) -> str:
+    """Of which white cell count, where that is not the one given."""
+    given = content.payload["wbc"]
+    if content.wbc is None or content.wbc == given:
+        return ""
+    nrbc = content.differential.nrbc_per_100
+    return f"; of {content.wbc:.2f} x 10^9/L, corrected for {nrbc:.1f} NRBC per 100 WBC from {given:.2f}"
 
 
 def _apart(content: Content, head: dict[str, str]) -> list[dict[str, Any]]:
@@ -172,7 +183,7 @@ def _apart(content: Content, head: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def _report(content: Content, head: dict[str, str], observations: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    said = [f"{row.name} {row.flag.words}." for row in content.rows if row.flag.code] + list(content.remarks)
+    said = [*content.flagged, *content.remarks]
     said += [content.unnamed] if content.unnamed else []
     said += [head["reviewed"]] if head.get("reviewed") else []
     return {

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from napari_bloodcells.core.classes import NOT_A_WBC, UNIDENTIFIED, load_scheme, parse_scheme
 from napari_bloodcells.core.counting.cellstable import (
+    BOX_COLUMNS,
     PROBABILITY_PREFIX,
     apply_corrections,
     probability_columns,
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
     from napari_bloodcells.core.classes import ClassScheme
     from napari_bloodcells.core.slides import Slide
+
+LARGEST = 10_000_000
+"""Pixels from the corner of an image within which a box must lie (as in VOC): far beyond the largest slide."""
 
 Loader = Callable[[str], "NDArray[np.uint8] | Slide | None"]
 """From the name of an image in the tables to its pixels, (H, W, 3) uint8, or to an open slide, which the caller closes
@@ -143,6 +147,7 @@ def from_folder(folder: Path, images: Path | None = None, corrections: Sequence[
     if images is not None and not images.is_dir():
         raise UsageError(f"{images}: no such folder; --images names the folder that was counted.")
     cells = read_table(path)
+    _check_boxes(cells, f"{folder.name}/{path.name}")
     if (path := find_table(folder, "images")) is not None:
         table = read_table(path)
         if not {"image", "status"} <= set(table.columns):
@@ -150,18 +155,50 @@ def from_folder(folder: Path, images: Path | None = None, corrections: Sequence[
     else:
         names = list(dict.fromkeys(cells["image"]))
         table = pd.DataFrame({"image": names, "status": ["ok"] * len(names)})
-    run: dict[str, Any] = {}
-    if (folder / "run.json").is_file():
-        try:
-            run = json.loads((folder / "run.json").read_text("utf-8"))
-        except ValueError as error:
-            raise UsageError(f"{folder.name}/run.json: is not JSON ({error}).") from error
+    run = _run_of(folder)
     base = images if images is not None else _counted_folder(run)
     found = with_model(ReportInput(cells, table, scheme_of(cells), run, None, loader(base, max_pixels_of(run))))
-    counted = {str(name) for name in cells["class"]}
+    as_counted, classes = cells, {str(name) for name in cells["class"]}
     for corrected in corrections:
-        cells = apply_corrections(cells, read_corrections(corrected, found.scheme, counted), list(table["image"]))
+        said = read_corrections(corrected, found.scheme, classes)
+        cells = apply_corrections(cells, said, list(table["image"]), as_counted)
+        _check_boxes(cells, corrected.name)
     return replace(found, cells=cells, absent=_absent(folder, table, base, run))
+
+
+def _run_of(folder: Path) -> dict[str, Any]:
+    """What ``run.json`` says, nothing where there is none; ``UsageError`` where it is damaged."""
+    path, name = folder / "run.json", f"{folder.name}/run.json"
+    if not path.is_file():
+        return {}
+    try:
+        run = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"{name}: cannot be read ({error.strerror or error}).") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{name}: is not JSON ({error}).") from error
+    if not isinstance(run, dict):
+        raise UsageError(f"{name}: is damaged (no JSON object); count again, or take it away.")
+    return run
+
+
+def _check_boxes(cells: pd.DataFrame, name: str) -> None:
+    """Refuse a table without boxes, or with one that no image can have; the text names the first cell with one."""
+    needed = ("image", "cell", "class", *BOX_COLUMNS)
+    if missing := [column for column in needed if column not in cells]:
+        raise UsageError(f"{name}: has no column {', '.join(missing)}; count again.")
+    try:
+        boxes = cells[list(BOX_COLUMNS)].to_numpy(float)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{name}: has a box that is no number ({error}); count again.") from error
+    sound = (abs(boxes) <= LARGEST).all(axis=1) & (boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
+    if not sound.all():
+        k = int((~sound).argmax())
+        cell, corners = cells.iloc[k], ", ".join(f"{value:g}" for value in boxes[k])
+        raise UsageError(
+            f"{name}: cell {cell['cell']} of {display_name(str(cell['image']))} has the box {corners}, which is none "
+            f"(x_min, y_min, x_max, y_max; at most {LARGEST} pixels); correct it, or count again."
+        )
 
 
 def _absent(folder: Path, images: pd.DataFrame, base: Path | None, run: Mapping[str, Any]) -> Absent | None:

@@ -29,12 +29,15 @@ from napari_bloodcells.core.report.content import Content, ReportOptions, page_c
 from napari_bloodcells.core.report.inputs import ReportInput, from_result
 from napari_bloodcells.core.report.pagefile import INDEX, is_page, made_with
 from napari_bloodcells.core.report.sprites import draw_pictures
+from napari_bloodcells.core.statistics.reference import check_one_patient
 
 if TYPE_CHECKING:
     import jinja2
     import pandas as pd
 
 _ASSETS = "napari_bloodcells.core.report"
+_LONGEST, _LONGEST_BYTES = 60, 120
+"""Of a name in the name of a file: what is put around it leaves room in the 255 bytes (143 on encrypted disks)."""
 _SCRIPTS = ("stats.js", "store.js", "gallery.js", "inspector.js", "main.js")
 
 
@@ -78,6 +81,8 @@ def write_reports(
     ------
     OutputError
         A file of that name is there and is no report, holds more than the new one would, or cannot be written.
+    UsageError
+        ``options.wbc``, which is of one patient, was given for several samples.
 
     Warns
     -----
@@ -86,6 +91,7 @@ def write_reports(
     """
     data = result if isinstance(result, ReportInput) else from_result(result, images, model)
     options = options or ReportOptions()
+    check_one_patient(["wbc"] if options.wbc is not None else [], data.images["image"])
     folder = make_folder(folder)
     blocks = _blocks(data, options)
     if not overwrite:
@@ -125,11 +131,20 @@ def _slug(sample: str, taken: set[str]) -> str:
     >>> _slug("patient 7/day 1", set()), _slug("Müller_李", set())
     ('patient-7-day-1', 'Müller-李')
     """
-    plain = re.sub(r"[^\w.]+|_+", "-", sample).strip("-.")[:60] or "sample"
+    plain = cut(re.sub(r"[^\w.]+|_+", "-", sample).strip("-.")) or "sample"
     if plain.casefold() in taken:
         plain = f"{plain}-{hashlib.sha256(sample.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}"
     taken.add(plain.casefold())
     return plain
+
+
+def cut(name: str) -> str:
+    """The beginning of ``name`` that a file name has room for: 60 letters, in no more than 120 bytes.
+
+    >>> len(cut("x" * 99)), len(cut("\N{SLICE OF PIZZA}" * 99)), cut("Müller")
+    (60, 30, 'Müller')
+    """
+    return name[:_LONGEST].encode("utf-8", "backslashreplace")[:_LONGEST_BYTES].decode("utf-8", "ignore")
 
 
 def _check_loss(path: Path, data: ReportInput, block: _Block) -> None:

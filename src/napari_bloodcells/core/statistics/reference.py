@@ -9,20 +9,26 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from napari_bloodcells.core.differential import Differential, Share
-from napari_bloodcells.core.errors import UsageError
+from napari_bloodcells.core.classes import CellClass, ClassScheme, fold, vocabulary
+from napari_bloodcells.core.differential import Differential, Share, samples_in
+from napari_bloodcells.core.errors import DataWarning, UsageError
 
 PERCENT = "%"
 ABSOLUTE = "10^9/L"
 ADULT_AGE = 18.0
 NRBC_LIMIT = 5.0
 """Erythroblasts per 100 WBC from which the white cell count is corrected for them."""
+
+_DECIMALS = 9
+"""Of a figure beside its limits: 9.9 x 5 / 110 is 0.45, and not above it by the error of a product in binary."""
 
 Sex = Literal["female", "male"]
 
@@ -68,8 +74,9 @@ class ReferenceSet:
     note: str = ""
 
     def find(self, name: str, unit: str, patient: Patient) -> ReferenceRange | None:
-        """The range of a class for a patient; one for the patient's sex goes before one for any."""
-        fitting = [r for r in self.ranges if r.name == name and r.unit == unit and r.fits(patient)]
+        """The range of a class, by any of its names, for a patient; one for the patient's sex before one for any."""
+        key = class_key(name)
+        fitting = [r for r in self.ranges if class_key(r.name) == key and r.unit == unit and r.fits(patient)]
         return min(fitting, key=lambda r: r.sex == "any") if fitting else None
 
 
@@ -112,15 +119,39 @@ def flag(value: float, low: float, high: float, limits: ReferenceRange | None) -
     """
     if limits is None or math.isnan(value):
         return Flag()
-    if low > limits.high:
+    value, low, high, least, most = (round(v, _DECIMALS) for v in (value, low, high, limits.low, limits.high))
+    if low > most:
         return Flag("H", "high")
-    if high < limits.low:
+    if high < least:
         return Flag("L", "low")
-    if value > limits.high:
+    if value > most:
         return Flag("(H)", "borderline high")
-    if value < limits.low:
+    if value < least:
         return Flag("(L)", "borderline low")
     return Flag("", "within range")
+
+
+def check_one_patient(told: Iterable[str], images: Iterable[str]) -> None:
+    """Refuse what is of one patient where the images are of several samples.
+
+    Parameters
+    ----------
+    told : iterable of str
+        What was given, by name (``--wbc``).
+    images : iterable of str
+        As the tables name them; each sub-folder is a sample.
+
+    Raises
+    ------
+    UsageError
+        Something was given, and there are several samples.
+    """
+    named, n = list(told), len(samples_in(images))
+    if named and n > 1:
+        verb = "is" if len(named) == 1 else "are"
+        raise UsageError(
+            f"{' and '.join(named)} {verb} of one patient, and here are {n} samples: count each folder by itself."
+        )
 
 
 def corrected_wbc(wbc: float, nrbc_per_100: float) -> float:
@@ -146,6 +177,22 @@ def effective_wbc(differential: Differential, wbc: float | None) -> float | None
     return None if wbc is None else corrected_wbc(wbc, differential.nrbc_per_100)
 
 
+@lru_cache(maxsize=1)
+def _types() -> ClassScheme:
+    """All types of the common vocabulary, each a class of its own."""
+    return ClassScheme("types", tuple(CellClass(name, "", "") for name in vocabulary()))
+
+
+@lru_cache(maxsize=1024)
+def class_key(name: str) -> str:
+    """What the names of one class have in common: its type in the vocabulary, else the name without its spelling.
+
+    >>> class_key("EOS"), class_key("Neutrophils"), class_key("My  Cell")
+    ('eosinophil', 'neutrophil', 'my cell')
+    """
+    return _types().canonical(name) or fold(name)
+
+
 def load_ranges(path: Path | str | None = None) -> ReferenceSet:
     """The ranges that come with the package, or those of a laboratory's own JSON file.
 
@@ -153,6 +200,11 @@ def load_ranges(path: Path | str | None = None) -> ReferenceSet:
     ------
     UsageError
         The file cannot be read or is no table of ranges; the text names the entry.
+
+    Warns
+    -----
+    DataWarning
+        For a range whose class is no type of the vocabulary: it holds for a model with a class of that name alone.
     """
     if path is None:
         return _shipped()
@@ -163,7 +215,14 @@ def load_ranges(path: Path | str | None = None) -> ReferenceSet:
         raise UsageError(f"{path.name}: cannot be read ({error.strerror or error}).") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path.name}: is not JSON ({error}).") from error
-    return parse_ranges(data, path.name)
+    found = parse_ranges(data, path.name)
+    for i, entry in enumerate(found.ranges, 1):
+        if _types().index(entry.name) is None:
+            told = (
+                f"{path.name}: range {i} ({entry.name}): is no type of cell that is known here, so it holds only for "
+            )
+            warnings.warn(f"{told}a model with a class of that name; correct its spelling.", DataWarning, stacklevel=2)
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -178,7 +237,10 @@ def parse_ranges(data: Any, source: str) -> ReferenceSet:
     if not isinstance(entries, list):
         raise UsageError(f'{source}: reference ranges need a list "ranges".')
     ranges = tuple(_parse_range(entry, f"{source}: range {i}") for i, entry in enumerate(entries, 1))
-    sources = {str(key): str(text) for key, text in dict(data.get("sources", {})).items()}
+    named = data.get("sources", {})
+    if not isinstance(named, dict):
+        raise UsageError(f'{source}: "sources" names each source with its text, {{"own": "120 adults, 2025"}}.')
+    sources = {str(key): str(text) for key, text in named.items()}
     return ReferenceSet(str(data.get("name", source)), ranges, sources, str(data.get("note", "")))
 
 
@@ -189,11 +251,14 @@ def _parse_range(entry: Any, where: str) -> ReferenceRange:
     try:
         low, high, age_min = (float(entry[key]) for key in ("low", "high", "age_min"))
         age_max = None if entry.get("age_max") is None else float(entry["age_max"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{where}: low, high and age_min must be numbers, age_max one or null.") from error
+        if not all(map(math.isfinite, (low, high, age_min, 0 if age_max is None else age_max))):
+            raise ValueError("not finite")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UsageError(f"{where}: low, high and age_min must be finite numbers, age_max one or null.") from error
     if not (0 <= low <= high and age_min >= 0 and (age_max is None or age_max > age_min)):
         raise UsageError(f"{where}: low must not be above high, nor age_min above age_max.")
     unit, sex = entry.get("unit"), entry.get("sex", "any")
     if unit not in (PERCENT, ABSOLUTE) or sex not in ("any", "female", "male"):
         raise UsageError(f"{where}: unit is {PERCENT} or {ABSOLUTE}, sex is any, female or male.")
-    return ReferenceRange(entry["class"], unit, low, high, age_min, age_max, sex, str(entry.get("source", "")))
+    named = "" if entry.get("source") is None else str(entry["source"])
+    return ReferenceRange(entry["class"], unit, low, high, age_min, age_max, sex, named)

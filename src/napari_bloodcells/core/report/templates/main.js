@@ -238,7 +238,7 @@
   // ---- on paper: the first cells of each class -----------------------------------------------------------------
   function printed() {
     const most = 22, box = byId("printed");
-    box.replaceChildren();
+    box.replaceChildren(...(store.n ? [Inspector.make("h2", "", "Cells")] : []));
     for (const group of gallery.groups) {
       const all = gallery.sorted.filter((i) => store.cells.class[i] === group.index);
       if (!all.length) continue;

@@ -71,10 +71,12 @@ const Stats = (() => {
   // [code, words]: high or low only where the whole interval lies outside of the limits.
   function flag(value, low, high, limits) {
     if (!limits || !Number.isFinite(value)) return ["", ""];
-    if (low > limits[1]) return ["H", "high"];
-    if (high < limits[0]) return ["L", "low"];
-    if (value > limits[1]) return ["(H)", "borderline high"];
-    if (value < limits[0]) return ["(L)", "borderline low"];
+    let least, most;  // to nine places: 9.9 x 5 / 110 is 0.45, and not above it by the error of a product in binary
+    [value, low, high, least, most] = [value, low, high, ...limits].map((v) => Math.round(v * 1e9) / 1e9);
+    if (low > most) return ["H", "high"];
+    if (high < least) return ["L", "low"];
+    if (value > most) return ["(H)", "borderline high"];
+    if (value < least) return ["(L)", "borderline low"];
     return ["", "within range"];
   }
 

@@ -60,24 +60,32 @@ class Store {
     return this.cells.class[i] !== o.class[i] || this.cells.reviewed[i] !== o.reviewed[i];
   }
 
+  baked(i) { const o = this.original; return [o.class[i], o.reviewed[i], o.reviewer[i], o.time[i]]; }
+
   changes() { return Array.from({ length: this.n }, (_, i) => i).filter((i) => this.isChanged(i)); }
 
   // Autosave: a closed tab or a crash loses nothing.  A browser may refuse storage to files; then there is none.
+  // Beside each change stands what the page said of the cell, which tells a change to this page from one that is older.
   save() {
     try {
-      const kept = this.changes().map((i) => [i, ...this.snapshot(i)]);
+      const kept = this.changes().map((i) => [i, ...this.snapshot(i), ...this.baked(i)]);
       if (kept.length) localStorage.setItem(this.key, JSON.stringify({ time: Date.now(), kept }));
       else localStorage.removeItem(this.key);
     } catch { /* storage refused */ }
   }
 
+  // What the page was made with since (report --corrections) is kept, unless the change is newer.
   restore() {
     try {
       const saved = JSON.parse(localStorage.getItem(this.key) || "null");
       if (!saved || !Array.isArray(saved.kept)) return 0;
       const sound = saved.kept.filter(([i, cls]) => i >= 0 && i < this.n && cls >= 0 && cls < this.data.classes.length);
-      const step = sound.map(([i, ...after]) => ({ i, before: this.snapshot(i), after }));
-      if (!step.length) return 0;
+      const same = (a, b) => String(a) === String(b), moment = (change) => Date.parse(change[3]) || 0;
+      const lost = ({ before, after, baked }) => !same(before, after) &&
+        (!before[1] || same(before, baked) || moment(after) > moment(before));
+      const step = sound.map(([i, ...kept]) => ({ i, before: this.snapshot(i), after: kept.slice(0, 4), baked: kept.slice(4) }))
+        .filter(lost);
+      if (!step.length) { localStorage.removeItem(this.key); return 0; }
       step.forEach(({ i, after }) => this.put(i, after));
       this.done.push(step);
       this.listeners.forEach((listener) => listener(step.map((change) => change.i)));
