@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+if os.environ.get("BLOODCELLS_TEST_GPU") != "1":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+"""The suite runs on the CPU, also where there is a GPU, as its bits are promised there; ``tests/gpu`` asks for one."""
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

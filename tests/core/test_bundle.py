@@ -136,7 +136,12 @@ def test_half_precision_bundles_weigh_half_and_say_nearly_the_same(
     np.testing.assert_allclose(near.probabilities, full.probabilities, atol=0.03)
 
 
-def test_running_out_of_memory_halves_the_batch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory (simulated)"), RuntimeError("MPS backend out of memory")]
+)
+def test_running_out_of_memory_halves_the_batch(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     model = load_model(folder, "cpu")
     crops = some_crops(20)
     expected = model.predict(crops).probabilities
@@ -144,7 +149,7 @@ def test_running_out_of_memory_halves_the_batch(folder: Path, monkeypatch: pytes
 
     def stingy(images: torch.Tensor) -> torch.Tensor:
         if len(images) > 4:
-            raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
+            raise error
         return real(images)
 
     monkeypatch.setattr(model.module.body, "forward", stingy)

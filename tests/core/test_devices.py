@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from napari_bloodcells.core.devices import (
     fast_int8,
     outage,
     pick_device,
+    repeatable,
     surely_cpu,
 )
 from napari_bloodcells.core.errors import UsageError
@@ -25,10 +27,9 @@ from napari_bloodcells.core.errors import UsageError
 
 def machine(monkeypatch: pytest.MonkeyPatch, *, cuda: int = 0, mps: bool = False, bf16: bool = True) -> None:
     """Have torch see that many NVIDIA GPUs, and Apple's."""
-    gpu = SimpleNamespace(name="Test GPU", total_memory=139 * 2**30)
+    gpu = SimpleNamespace(name="Test GPU", total_memory=139 * 2**30, major=8 if bf16 else 7)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16 and not including_emulation)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
 
@@ -132,6 +133,8 @@ def test_the_line_says_what_computes_and_why(monkeypatch: pytest.MonkeyPatch) ->
         ),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), "^cuda:1 failed"),
         (torch.OutOfMemoryError("CUDA out of memory."), "^cuda:1 has too little memory"),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), "^cuda:1 failed"),
+        (RuntimeError("NVML_SUCCESS == r INTERNAL ASSERT FAILED at driver_api.cpp"), "^cuda:1 failed"),
         (RuntimeError("MPS backend out of memory"), "^cuda:1 has too little memory"),
         ("The memory of cuda:1 is too small for a single cell: end", "^cuda:1 has too little memory"),
         ("a.svs: could not be counted (OutOfMemoryError: CUDA out of memory).", r"memory \(a\.svs: could"),
@@ -164,3 +167,25 @@ def test_on_a_gpu_float32_is_not_rounded_to_tf32(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.backends.cuda, "matmul", matmul)
     exact_float32(torch.device(name))
     assert cudnn.allow_tf32 == matmul.allow_tf32 == allowed
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="this torch knows one way of saying it only")
+def test_nor_where_the_program_asked_for_tf32_in_the_newer_way() -> None:
+    script = """
+import torch
+from napari_bloodcells.core.devices import exact_float32
+torch.backends.fp32_precision = "tf32"
+assert torch.backends.cudnn.conv.fp32_precision == torch.backends.cuda.matmul.fp32_precision == "tf32"
+exact_float32(torch.device("cuda"))
+print(torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["ieee", "ieee"]
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_repeatable_algorithms_are_taken_on_a_gpu_and_given_back(name: str) -> None:
+    before = torch.backends.cudnn.deterministic
+    with repeatable(torch.device(name)):
+        assert torch.backends.cudnn.deterministic == (before or name == "cuda")
+    assert torch.backends.cudnn.deterministic == before

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from napari_bloodcells.core.bundle import BundleInfo, Model
 
 TASK = "counting"
+GPU_SHARD = 64
+"""Images of a shard at least where a GPU counts: it stands still between two, and its last batch is seldom full."""
 _LIMITS = ("temperature", "min_confidence", "max_distance")
 """What ``model.json`` says beside the weights and changes a result (``calibrate`` and people write it)."""
 
@@ -210,6 +212,8 @@ class _Run:
     def _workers(self) -> int:
         if self.options.devices:
             return len(self.options.devices)
+        if self.options.cluster:
+            return cpu_count()
         if self.setup.device != "cpu" or len(self.listed.jobs) <= FEW or self.model is not None:
             return 1
         return self.options.workers or cpu_count()
@@ -221,7 +225,10 @@ class _Run:
 
     def _plan(self, fingerprint: dict[str, Any]) -> ShardPlan:
         n = len(self.listed.jobs)
-        size = self.options.batch_size or shard_size(n, max(self.workers, 1))
+        size = shard_size(n, max(self.workers, 1))
+        if self.setup.device != "cpu" and not self.options.cluster:
+            size = max(size, GPU_SHARD)
+        size = self.options.batch_size or size
         return ShardPlan(fingerprint, n, size)
 
     def _fingerprint(self) -> dict[str, Any]:
@@ -253,7 +260,7 @@ class _Run:
             return run_cluster(self.options.cluster, self.setup, work, self.progress)
         if self.workers > 1:
             devices = self.options.devices or ("cpu",) * self.workers
-            setups = [replace(self.setup, device=name) for name in devices]
+            setups = [replace(self.setup, device=name, readers=_readers(name, len(devices))) for name in devices]
             shelf = self._shelf(plan, shards) if self.served else None
             return _import_meanwhile(run_processes(setups, work, self.progress, shelf), self.served)
         return run_inline(FieldCounter(self.setup, self.model), work, self.progress)
@@ -301,7 +308,7 @@ class _Run:
         return {
             "model": self.info.record,
             "boxes": self.setup.boxes if not self.options.anonymous else Path(self.setup.boxes).name,
-            "device": self.setup.device,
+            "device": str(self.model.device) if self.model else ", ".join(self.options.devices) or self.setup.device,
             "workers": self.workers,
             "options": options,
             "input": None if self.options.anonymous or self.listed.root is None else str(self.listed.root),
@@ -344,12 +351,20 @@ def _import_for_tables() -> None:
 
 
 def _on_device(setup: CounterSetup, options: CountOptions) -> CounterSetup:
+    """``setup`` with the device that computes, the first of several; each worker of a cluster chooses its own."""
     from napari_bloodcells.core.devices import pick_device
 
-    told = "torch" not in sys.modules and surely_cpu(setup.device)
-    device = "cpu" if told else str(pick_device(setup.device))
-    readers = 0 if device == "cpu" else min(16, cpu_count())
-    return replace(setup, device=device, readers=readers)
+    if options.cluster:
+        return setup
+    told = "torch" not in sys.modules
+    asked = options.devices or (setup.device,)
+    found = ["cpu" if told and surely_cpu(name) else str(pick_device(name)) for name in asked]
+    return replace(setup, device=found[0], readers=_readers(found[0], len(found)))
+
+
+def _readers(device: str, processes: int) -> int:
+    """Threads that read ahead in each of so many processes: on a CPU none, as the processes themselves read."""
+    return 0 if device == "cpu" else max(1, min(16, cpu_count() // processes))
 
 
 def _read_info(model: str) -> BundleInfo:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_bloodcells.core.errors import GO_ON, OutageError, UsageError
 
@@ -23,6 +25,7 @@ _GPU_FILES = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")
 """What a GPU that torch may use shows in Linux's ``/dev``: NVIDIA's, its small boards', Windows's below, AMD's."""
 _FAILED = re.compile(
     r"AcceleratorError|OutOfMemoryError|(CUDA|CUDA driver|cuDNN|HIP) error|CU[A-Z]+_STATUS_|MPS backend out of memory"
+    r"|[Uu]nable to find (an engine|a valid cuDNN)|NVML_SUCCESS|no kernel image is available"
     r"|^The memory of \S+ is too small"
 )
 """What stands in errors where the device failed, not what was asked of it: torch's, and the one of ``model.py``."""
@@ -78,7 +81,7 @@ def fast_bf16(device: torch.device) -> bool:
     import torch
 
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return bool(torch.version.hip) or torch.cuda.get_device_properties(device).major >= 8  # since Ampere
     if device.type == "cpu":
         if not hasattr(torch.cpu, "get_capabilities"):  # older torch
             return bool(torch.cpu._is_avx512_bf16_supported())
@@ -102,9 +105,42 @@ def exact_float32(device: torch.device) -> None:
     """Have CUDA convolve float32 as the CPU does: cuDNN else rounds the factors to 10 bits (TF32)."""
     import torch
 
-    if device.type == "cuda":
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
+    if device.type != "cuda":
+        return
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    newer: tuple[Any, ...] = getattr(torch.backends.cudnn, "conv", None), torch.backends.cuda.matmul
+    for what in newer:
+        if getattr(what, "fp32_precision", "ieee") == "tf32":  # said in torch's newer way, which then goes first
+            what.fp32_precision = "ieee"
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Have CUDA take algorithms that give the same bits every time, and convolve float32 exactly, within the block.
+
+    Else cuDNN may sum gradients in the order in which they happen to come.
+    """
+    import torch
+
+    exact_float32(device)
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = before or device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
+
+
+def memory_ran_out(error: Exception) -> bool:
+    """Whether a device's memory was too small: torch has an error of its own for that, but not on MPS.
+
+    >>> memory_ran_out(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"))
+    True
+    """
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "backend out of memory" in str(error)
 
 
 def release_memory(device: torch.device) -> None:

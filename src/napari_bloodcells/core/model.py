@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_bloodcells.core.devices import exact_float32, fast_bf16
+from napari_bloodcells.core.devices import exact_float32, fast_bf16, memory_ran_out, release_memory
 from napari_bloodcells.core.errors import BloodcellsError, UsageError
 from napari_bloodcells.core.featurespace import FeatureSpace
 from napari_bloodcells.core.inputs import to_input
 from napari_bloodcells.core.models.classifier import Classifier
 from napari_bloodcells.core.schema import BundleInfo
 
-MICRO_BATCH = {"cpu": 16, "cuda": 256, "mps": 64}
+MICRO_BATCH = {"cpu": 16, "cuda": 64, "mps": 64}
 MICRO_BATCH_FLOAT32 = 8
 """On a CPU without bfloat16: as fast a cell as 16, and fewer are computed in vain to fill the last one."""
 
@@ -129,15 +129,16 @@ class Model:
             part = crops[start : start + self.micro_batch]
             try:
                 yield self._forward(part)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not memory_ran_out(error):
+                    raise
                 if self.micro_batch == 1:
                     raise BloodcellsError(
                         f"The memory of {self.device} is too small for a single cell: end what else uses it, "
                         "or compute on the processor (--device cpu)."
                     ) from None
                 self.micro_batch //= 2
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
+                release_memory(self.device)
                 continue
             start += len(part)
 
@@ -145,7 +146,7 @@ class Model:
         n, norm = len(part), self.info.normalization
         if n < self.micro_batch:
             part = torch.cat([part, part.new_zeros((self.micro_batch - n, *part.shape[1:]))])
-        images = to_input(part.to(self.device, non_blocking=True), self.info.input_size, norm.mean, norm.std)
+        images = to_input(part.to(self.device), self.info.input_size, norm.mean, norm.std)
         features = self.module.features(images.to(self.dtype)).float()
         distance = features.new_zeros(len(features)) if self.space is None else self.space.distance(features)
         return features[:n], self.module.head(features)[:n], distance[:n]

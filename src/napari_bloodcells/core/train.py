@@ -23,6 +23,7 @@ from napari_bloodcells.core.bundle import read_info, save_bundle
 from napari_bloodcells.core.classes import ClassScheme
 from napari_bloodcells.core.counting.runlock import LOCK_NAME, RunLock
 from napari_bloodcells.core.datasets import Data
+from napari_bloodcells.core.devices import repeatable
 from napari_bloodcells.core.errors import BundleError, Cancelled, DataSetError, OutputError, UsageError
 from napari_bloodcells.core.files import PART, kept_for_resume, make_folder, write_atomic
 from napari_bloodcells.core.progress import Progress, Silent
@@ -134,6 +135,7 @@ def train(
                 make_folder(place)
                 lock = stack.enter_context(RunLock(place))
             stack.enter_context(torch.random.fork_rng(_cuda_devices(target)))
+            stack.enter_context(repeatable(target))
             training, validation, scheme = group.first_then_others(lambda: gather(data, chosen, progress))
             settings = _describe(chosen, training, validation)
             if settings != group.of_first(lambda: settings):

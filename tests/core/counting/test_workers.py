@@ -22,11 +22,11 @@ import torch
 from napari_bloodcells.core import devices
 from napari_bloodcells.core.count import count
 from napari_bloodcells.core.counting import cluster, workers
-from napari_bloodcells.core.counting.jobs import collect_jobs
+from napari_bloodcells.core.counting.jobs import FieldJob, collect_jobs
 from napari_bloodcells.core.counting.options import CountOptions
 from napari_bloodcells.core.counting.pipeline import FieldCounter
 from napari_bloodcells.core.counting.setup import CounterSetup
-from napari_bloodcells.core.errors import BloodcellsError, Cancelled
+from napari_bloodcells.core.errors import BloodcellsError, Cancelled, UsageError
 from napari_bloodcells.core.progress import Silent
 
 
@@ -86,6 +86,27 @@ def test_nothing_is_lost_when_pools_die_before_all_was_sent_again(monkeypatch: p
     assert sorted(shard for shard, _, _ in done) == list(range(9))
 
 
+def test_when_the_workers_die_again_and_again_the_images_that_they_had_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run_pool(setups: Any, work: Any, progress: Any, lost: list[Any], shelf: Any) -> Any:
+        yield from ()
+        lost.extend(islice(work, 2))
+
+    monkeypatch.setattr(workers, "_run_pool", run_pool)
+    work = [(shard, [FieldJob(f"{shard}-{i}.jpg", "") for i in range(2)]) for shard in range(9)]
+    with pytest.raises(BloodcellsError, match=r"the last time with 0-0.jpg, 0-1.jpg, 1-0.jpg and 1 more: try fewer"):
+        list(workers.run_processes([CounterSetup()], work, Silent()))
+
+
+@pytest.mark.parametrize(("used", "method"), [(False, "fork"), (True, "spawn")])
+def test_a_process_that_used_a_gpu_is_not_forked(monkeypatch: pytest.MonkeyPatch, used: bool, method: str) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: used)
+    assert workers._start_method([CounterSetup(device="cpu")]) == method
+
+
 STOPPED = """
 from napari_bloodcells.core.counting import workers
 from napari_bloodcells.core.counting.setup import CounterSetup
@@ -118,6 +139,16 @@ def test_two_devices_are_two_workers_with_the_same_cells(smears: Path, tiny_mode
     one = count(smears / "a", str(tiny_model), "xml", "cpu")
     two = count(smears / "a", str(tiny_model), "xml", "cpu", options=CountOptions(devices=("cpu", "cpu")))
     assert two.cells.equals(one.cells)
+    assert two.run["device"] == "cpu, cpu"
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_one_device_of_several_is_not_passed_over(smears: Path, tiny_model: Path, device: str) -> None:
+    options = CountOptions(devices=("cuda:63",))
+    with pytest.raises(UsageError, match=r"cuda:63|no CUDA device"):
+        count(smears / "a", str(tiny_model), "xml", device, options=options)
+    alone = count(smears / "a", str(tiny_model), "xml", device, options=CountOptions(devices=("cpu",)))
+    assert (alone.run["device"], alone.run["workers"]) == ("cpu", 1)
 
 
 @pytest.fixture
@@ -191,7 +222,7 @@ class Gone(Exception):
 @pytest.mark.parametrize(
     ("problem", "words"),
     [
-        (Gone("tcp://a"), "Workers died again and again under the same images"),
+        (Gone("tcp://a"), r"Workers died again and again under the same images \(1.jpg\)"),
         (ConnectionError("closed"), "connection to the dask scheduler was lost"),
     ],
 )
@@ -201,7 +232,7 @@ def test_what_a_cluster_loses_is_said(problem: Exception, words: str) -> None:
 
     distributed = SimpleNamespace(KilledWorker=Gone, CancelledError=type("Other", (Exception,), {}))
     with pytest.raises(BloodcellsError, match=words):
-        cluster._result(distributed, SimpleNamespace(result=result))
+        cluster._result(distributed, SimpleNamespace(result=result), (0, [FieldJob("1.jpg", "1.jpg")]))
 
 
 def test_a_cluster_without_workers_says_so(tiny_model: Path) -> None:

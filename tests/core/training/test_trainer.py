@@ -14,7 +14,8 @@ from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.errors import DataSetError, UsageError
 from napari_bloodcells.core.progress import Silent
 from napari_bloodcells.core.train import train
-from napari_bloodcells.core.training.augment import _compress, _Draw
+from napari_bloodcells.core.training.augment import _compress, _Draw, _shares
+from napari_bloodcells.core.training.checkpoint import load_checkpoint, save_checkpoint
 from napari_bloodcells.core.training.finish import _describe, finish_bundle
 from napari_bloodcells.core.training.history import Epoch
 from napari_bloodcells.core.training.plots import plot_history
@@ -117,6 +118,24 @@ def test_a_bundle_does_not_ask_for_the_weights_it_began_with() -> None:
     info = _describe(made, load_scheme("wbc4"), recipe)
     assert info.options["weights"] == "none"
     assert info.options["mode"] == "finetune"
+
+
+def test_a_resumed_optimizer_is_laid_out_as_one_that_never_stopped(tmp_path: Path) -> None:
+    made, again = trainer_of(), trainer_of()
+    made._step(torch.arange(8))
+    save_checkpoint(tmp_path / "checkpoint", made.state())
+    again.restore(load_checkpoint(tmp_path / "checkpoint"))
+    states = [[t for s in m.optimizer.state.values() for t in s.values()] for m in (made, again)]
+    assert any(t.ndim == 4 and not t.is_contiguous() for t in states[0])
+    assert [t.stride() for t in states[0]] == [t.stride() for t in states[1]]
+    assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+
+
+@pytest.mark.parametrize("smaller", [28, 37, 40, 67, 80])
+def test_fewer_pixels_are_the_same_by_matrices_as_by_pooling(smaller: int) -> None:
+    images, rows = torch.rand(2, 3, 80, 80), _shares(80, smaller)
+    pooled = torch.nn.functional.interpolate(images, (smaller, smaller), mode="area")
+    torch.testing.assert_close(rows @ images @ rows.T, pooled)
 
 
 def test_pictures_of_no_whole_blocks_are_not_compressed() -> None:

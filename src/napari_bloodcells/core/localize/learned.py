@@ -22,7 +22,14 @@ from torch.nn import functional as F
 
 from napari_bloodcells.core.boxes import touches_border
 from napari_bloodcells.core.crops import WHITE_LEVEL, local_white
-from napari_bloodcells.core.devices import exact_float32, fast_bf16, fast_int8, pick_device, release_memory
+from napari_bloodcells.core.devices import (
+    exact_float32,
+    fast_bf16,
+    fast_int8,
+    memory_ran_out,
+    pick_device,
+    release_memory,
+)
 from napari_bloodcells.core.localize.base import RED_CELL_UM, Field, check_image, found, weighted_median
 from napari_bloodcells.core.localize.decode import DecodeSettings, Found, decode
 from napari_bloodcells.core.localize.eightbit import eight_bit
@@ -349,8 +356,10 @@ class LearnedLocalizer:
         """Maps (N, ...) of windows of one size (H, W, 3); one by one where they are too many for a device's memory."""
         try:
             return self._through_net(windows, scales)
-        except torch.OutOfMemoryError:  # others may use the device too, and not for long
-            release_memory(self.device)
+        except RuntimeError as error:
+            if not memory_ran_out(error):
+                raise
+            release_memory(self.device)  # others may use the device too, and not for long
         maps = [self._through_net([one], scale[None]) for one, scale in zip(windows, scales, strict=True)]
         return np.concatenate([heat for heat, _ in maps]), np.concatenate([sides for _, sides in maps])
 

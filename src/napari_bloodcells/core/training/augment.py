@@ -223,8 +223,21 @@ def _resample(images: Tensor, draw: _Draw) -> Tensor:
     """To fewer pixels and back."""
     size = images.shape[-1]
     smaller = max(8, int(size * (0.35 + 0.5 * float(torch.rand((), generator=draw.generator)))))
-    few = F.interpolate(images, (smaller, smaller), mode="area")
+    if images.device.type == "mps":  # which averages whole numbers of pixels alone
+        rows = _shares(size, smaller).to(images.device)
+        few = rows @ images @ rows.T
+    else:
+        few = F.interpolate(images, (smaller, smaller), mode="area")
     return F.interpolate(few, (size, size), mode="bilinear", align_corners=False)
+
+
+def _shares(size: int, smaller: int) -> Tensor:
+    """Rows (smaller, size) that average ``size`` pixels into fewer, as ``adaptive_avg_pool`` does."""
+    rows = torch.zeros(smaller, size)
+    for row in range(smaller):
+        start, stop = row * size // smaller, -(-(row + 1) * size // smaller)
+        rows[row, start:stop] = 1 / (stop - start)
+    return rows
 
 
 def _compress(images: Tensor, draw: _Draw) -> Tensor:

@@ -33,7 +33,7 @@ def augmentation(recipe: Recipe) -> Augmentation:
     if recipe.augment == "stain":
         return _stain(recipe)
     if recipe.augment == "none":
-        return lambda cells, at, share, device: cells.crops[at[share]].to(device, non_blocking=True).float() / 255
+        return lambda cells, at, share, device: cells.crops[at[share]].to(device).float() / 255
     from torchvision.transforms import v2
 
     steps: list[torch.nn.Module] = [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()]
@@ -48,7 +48,7 @@ def augmentation(recipe: Recipe) -> Augmentation:
         for crop, seed in zip(cells.crops[at[share]], seeds, strict=True):
             torch.default_generator.manual_seed(seed)
             changed.append(change(crop))
-        return torch.stack(changed).to(device, non_blocking=True).float() / 255
+        return torch.stack(changed).to(device).float() / 255
 
     return published
 
@@ -59,7 +59,7 @@ def _stain(recipe: Recipe) -> Augmentation:
     def stain(cells: Cells, at: Tensor, share: slice, device: torch.device) -> Tensor:
         wide = cells.wide if cells.wide is not None else cells.crops
         generator = torch.Generator().manual_seed(int(torch.randint(2**62, (1,))))
-        batch = wide[at].to(device, non_blocking=True)
+        batch = wide[at].to(device)
         return augment(batch, cells.extent[at].to(device), settings, generator)[share]
 
     return stain

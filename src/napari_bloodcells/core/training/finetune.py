@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_bloodcells.core.devices import fast_bf16
+from napari_bloodcells.core.devices import exact_float32, fast_bf16
 from napari_bloodcells.core.featurespace import FeatureSpace
 from napari_bloodcells.core.inputs import to_input
 from napari_bloodcells.core.model import Model
@@ -251,6 +251,7 @@ def fine_tune(
         In float32, to be evaluated; the same for the same cells on the same machine.
     """
     device = next(module.parameters()).device
+    exact_float32(device)
     trained = copy.deepcopy(module).float().to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     average: Classifier = copy.deepcopy(trained).requires_grad_(False)
     trained.requires_grad_(True)

@@ -131,7 +131,7 @@ class Trainer:
         torch.manual_seed(_mix(recipe.seed, now.epoch, now.step))
         lr = self._set_rate()
         share, n = self.group.share(len(at))
-        labels = self.training.labels[at[share]].to(self.device, non_blocking=True)
+        labels = self.training.labels[at[share]].to(self.device)
         images = self.augment(self.training, at, share, self.device)
         if not self.group.first:  # else dropout would leave out the same in every share
             torch.manual_seed(_mix(recipe.seed, now.epoch, now.step, self.group.rank))
@@ -261,6 +261,10 @@ class Trainer:
             self.average.load_state_dict(state["average"])
         self.best = state["best"]
         self.optimizer.load_state_dict(state["optimizer"])
+        for weights, kept in self.optimizer.state.items():  # laid out as the weights are, which the file does not keep
+            for name, value in kept.items():
+                if isinstance(value, Tensor) and value.shape == weights.shape:
+                    kept[name] = torch.empty_like(weights).copy_(value)
         self.plateau.load_state_dict(state["plateau"])
         self.now = Counters(**state["counters"])
 
