@@ -121,8 +121,7 @@ class LearnedLocalizer:
         self.settings = settings or LookSettings()
         self.device = pick_device(device)
         exact_float32(self.device)
-        on_cpu = self.device.type == "cpu"
-        self.precision = torch.bfloat16 if on_cpu and fast_bf16(self.device) else torch.float32
+        self.precision = torch.bfloat16 if fast_bf16(self.device) else torch.float32
         plain = plain_weights(net).to(self.device, self.precision).to(memory_format=torch.channels_last)
         whole_numbers = bool(info.eight_bit) and fast_int8(self.device)
         self.net = eight_bit(plain, info.ranges) if whole_numbers else plain
