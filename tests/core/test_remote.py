@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import shutil
+import socket
 import sys
 import threading
 from collections import Counter
@@ -460,6 +461,16 @@ def test_a_query_is_in_no_message(smears: Path, tiny_model: Path) -> None:
         assert "abc" not in str(caught.value)
         with pytest.raises(ImageError, match=r"^gone\.png: cannot be fetched \(it is not there\)") as caught:
             read_remote(f"{address}/gone.png?token=abc", 10**6)
+
+
+@pytest.mark.usefixtures("no_waits")
+def test_a_host_that_refuses_is_said_to_and_not_that_the_file_is_not_there() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"http://me:secret@127.0.0.1:{unused.getsockname()[1]}/a.jpg"
+    with pytest.raises(OutageError, match=r"^a\.jpg: its host cannot be reached \(Cannot connect to") as caught:
+        read_remote(address, 10**6)
+    assert "secret" not in str(caught.value)
 
 
 def test_passwords_of_an_address_are_in_no_message(tiny_model: Path) -> None:

@@ -117,6 +117,16 @@ def test_the_count_is_the_same_in_every_layout(
     assert counted(counter, folder / layout) == reference
 
 
+def test_a_second_picture_in_the_file_is_a_warning_of_the_slide(
+    counter: FieldCounter, slide: DrawnSlide, reference: FieldRecord, tmp_path: Path
+) -> None:
+    with tifffile.TiffWriter(tmp_path / "two.btf", bigtiff=True) as tif:
+        for _ in range(2):
+            tif.write(slide.pixels, tile=(256, 256), photometric="rgb", metadata=None, **QUARTER_UM)
+    record = counted(counter, tmp_path / "two.btf")
+    assert record == replace(reference, warnings=("two.btf: holds 2 pictures; the first is read.",))
+
+
 @pytest.mark.parametrize("tile_pixels", [1, 10**9])
 def test_the_count_is_the_same_whatever_is_read_at_once(
     tile_pixels: int, counter: FieldCounter, folder: Path, reference: FieldRecord

@@ -78,6 +78,45 @@ def test_smaller_copies_are_levels(layout: str, n: int, tmp_path: Path) -> None:
             assert np.array_equal(slide.read((0, 0, width, height), level), PIXELS[:: 2**level, :: 2**level])
 
 
+def written(path: Path, *pages: np.ndarray, **options: object) -> None:
+    """A TIFF of these pages in tiles, each a picture of its own; ``subfiletype`` is that of all but the first."""
+    kind = options.pop("subfiletype", 0)
+    with tifffile.TiffWriter(path, **options) as tif:
+        for n, page in enumerate(pages):
+            tif.write(page, subfiletype=kind if n else 0, metadata={} if options else None, **TILES)
+
+
+def masked(path: Path) -> None:
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(PIXELS, metadata=None, **TILES)
+        tif.write(PIXELS[..., 0] > 99, photometric="mask", subfiletype=4, metadata=None)
+
+
+FURTHER: dict[str, tuple[int, Callable[[Path], object]]] = {
+    "pages of one size": (3, lambda p: written(p, PIXELS, PIXELS, PIXELS)),
+    "a smaller one of another shape": (2, lambda p: written(p, PIXELS, PIXELS[:, :500])),
+    "images of OME": (2, lambda p: written(p, PIXELS, PIXELS[:500], ome=True)),
+    "planes of OME": (2, lambda p: tifffile.imwrite(p, np.stack([PIXELS] * 2), ome=True, metadata={"axes": "ZYXS"})),
+    "a stack of ImageJ": (2, lambda p: tifffile.imwrite(p, np.stack([PIXELS] * 2), imagej=True)),
+    "four channels": (4, lambda p: tifffile.imwrite(p, PIXELS[None, ..., 0].repeat(4, 0), ome=True)),
+    "a macro": (1, lambda p: written(p, PIXELS, PIXELS[:300, :400])),
+    "an unmarked smaller copy": (1, lambda p: written(p, PIXELS, PIXELS[::2, ::2])),
+    "a smaller copy of other pixels": (1, lambda p: written(p, PIXELS, PIXELS[:590, :600], subfiletype=1)),
+    "a mask": (1, masked),
+    **{layout: (1, write) for layout, write in LAYOUTS.items()},
+}
+
+
+@pytest.mark.parametrize("kind", FURTHER)
+def test_pictures_beside_the_one_that_is_read_are_told(kind: str, tmp_path: Path) -> None:
+    n, write = FURTHER[kind]
+    write(tmp_path / "a.tif")
+    with tiffslide.TiffSlide(tmp_path / "a.tif") as slide:
+        told = (f"a.tif: holds {n} pictures; the first is read.",)
+        assert slide.remarks == (told if n > 1 else ())
+        assert (slide.width, slide.height) == (900, 600)
+
+
 def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     LAYOUTS["tiles"](tmp_path / "a.tif")
     monkeypatch.setattr(tiffslide, "CACHE_BYTES", 3 * 256 * 256 * 3)

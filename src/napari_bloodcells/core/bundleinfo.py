@@ -46,6 +46,14 @@ def installed_models() -> tuple[BundleInfo, ...]:
 
 def find_bundle(name_or_path: str | Path) -> Path:
     """The folder or file that ``name_or_path`` means; see ``load_model``."""
+    try:
+        return _find(name_or_path)
+    except OSError as error:
+        shown, why = display_name(name_or_path), (error.strerror or str(error)).lower()
+        raise BundleError(f"{shown}: cannot be opened: {why}; name a model or a bundle that may be read.") from None
+
+
+def _find(name_or_path: str | Path) -> Path:
     name = DEFAULT if str(name_or_path) == "default" else str(name_or_path)
     if MODEL_NAME.fullmatch(name) and isinstance(name_or_path, str):
         for home in model_homes():

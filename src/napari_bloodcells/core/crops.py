@@ -86,11 +86,14 @@ def cut_crops(
     center = (boxes[:, :2] + boxes[:, 2:]) / 2
     side = crop_sides(boxes, spec, um_per_pixel)
     largest = side.max(1)
-    if largest.max() <= _LARGE:
-        chunks = [slice(i, i + _CHUNK) for i in range(0, len(boxes), _CHUNK)]
-        crops = [_cut_chunk(field, center[c], side[c], spec) for c in chunks]
-        return torch.cat(crops) if len(crops) > 1 else crops[0]
+    if len(boxes) <= _CHUNK and largest.max() <= _LARGE:
+        return _cut_chunk(field, center, side, spec)
     crops_of = torch.empty((len(boxes), 3, spec.size, spec.size), dtype=torch.uint8, device=device)
+    if largest.max() <= _LARGE:
+        for start in range(0, len(boxes), _CHUNK):
+            c = slice(start, start + _CHUNK)
+            crops_of[c] = _cut_chunk(field, center[c], side[c], spec)
+        return crops_of
     order = np.argsort(largest, kind="stable")
     while len(order):
         # The cells of a chunk are cut in windows of the largest one: large ones in few, and not with small ones.

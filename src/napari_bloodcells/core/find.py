@@ -69,7 +69,7 @@ def find_images(paths: Iterable[Path | str], recursive: bool = True, *, slides: 
     for given in sorted((Path(p) for p in paths), key=natural_key):
         if not os.path.lexists(given):
             raise ImageError(f"{display_name(given)}: no such file or folder.")
-        for path in _walk(given, recursive, suffixes, seen) if given.is_dir() else (given,):
+        for path in _walk(given, recursive, suffixes, seen) if os.path.isdir(given) else (given,):
             found.setdefault(os.path.abspath(path), path)
     return sorted(found.values(), key=natural_key)
 
@@ -105,9 +105,9 @@ def is_mark(name: str, data: bytes) -> bool:
 
 def _read_mark(path: Path) -> bytes:
     """What is in a file that may say who wrote its folder; nothing where there is none."""
-    if not path.is_file():
-        return b""
     try:
+        if not path.is_file():
+            return b""
         if path.name == "history.csv":
             with path.open("rb") as file:
                 return file.read(len(_HISTORY))
@@ -147,7 +147,7 @@ def _walk(folder: Path, recursive: bool, suffixes: frozenset[str], seen: set[tup
         if entry.name.startswith(".") or entry.name in NO_FILES or entry.name in parts:
             continue
         image_name = os.path.splitext(entry.name)[1].casefold() in suffixes
-        if not _is_folder(entry):
+        if not is_folder(entry):
             if image_name:
                 yield folder / entry.name
             continue
@@ -170,11 +170,21 @@ def _parts_of_slides(folder: Path, entries: list[os.DirEntry[str]]) -> frozenset
     return frozenset(file.name for file in files if file.parent == folder)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a listing is a folder; a link in a loop, or into a folder that is closed to us, is none."""
     try:
         return entry.is_dir()
     except OSError:
         return False
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Names of the folders in ``folder``, in natural order; none where it may not be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry.name for entry in entries if is_folder(entry)), key=natural_key)
+    except OSError:
+        return []
 
 
 def _is_empty(folder: str) -> bool:

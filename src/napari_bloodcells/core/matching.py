@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import TypeAlias
 
 from napari_bloodcells.core.errors import DataWarning
 from napari_bloodcells.core.files import display_name, natural_key
-from napari_bloodcells.core.find import IMAGE_SUFFIXES, is_output_folder
+from napari_bloodcells.core.find import IMAGE_SUFFIXES, folders_in, is_output_folder
 from napari_bloodcells.core.layouts import ANNOTATION_FOLDERS, Layout, Place, folders_of, is_photo_folder
 
 Declared: TypeAlias = Callable[[Sequence[Path]], Mapping[Path, str]]
@@ -32,12 +33,18 @@ def find_annotations(paths: Iterable[Path | str], recursive: bool = True) -> lis
 
     Looked through are the folders of ``paths`` (and those inside of them), the folders of files, and an
     ``Annotations`` folder beside any of these, as VOC lays data sets out.
+
+    Warns
+    -----
+    DataWarning
+        For a folder that may not be read: boxes may lie there.
     """
     folders: dict[str, Path] = {}
     seen: set[tuple[int, int]] = set()
     for given in (Path(p) for p in paths):
-        start = given if given.is_dir() else given.parent
-        deep = recursive and given.is_dir()
+        is_dir = os.path.isdir(given)
+        start = given if is_dir else given.parent
+        deep = recursive and is_dir
         for folder in [start, *(start.parent / name for name in ANNOTATION_FOLDERS)]:
             for found in _folders(folder, deep, seen):
                 folders.setdefault(os.path.abspath(found), found)
@@ -46,6 +53,8 @@ def find_annotations(paths: Iterable[Path | str], recursive: bool = True) -> lis
         try:
             names = os.listdir(folder)
         except OSError:
+            told = f"{display_name(folder)}: is a folder that may not be read"
+            warnings.warn(f"{told}; XML files there are not used.", DataWarning, stacklevel=2)
             continue
         for name in names:
             if name.casefold().endswith(".xml") and not name.startswith("."):
@@ -235,15 +244,14 @@ def _folders(folder: Path, deep: bool, seen: set[tuple[int, int]]) -> list[Path]
     """``folder`` and, if ``deep``, all inside of it that are neither hidden nor results; each once."""
     try:
         status = folder.stat()
-        key = (status.st_dev, status.st_ino)
-        if key in seen or not folder.is_dir():
-            return []
-        seen.add(key)
-        inside = sorted((e.name for e in os.scandir(folder) if e.is_dir()), key=natural_key) if deep else []
     except OSError:
         return []
+    key = (status.st_dev, status.st_ino)
+    if key in seen or not stat.S_ISDIR(status.st_mode):
+        return []
+    seen.add(key)
     found = [folder]
-    for name in inside:
+    for name in folders_in(folder) if deep else ():
         if not name.startswith(".") and not is_output_folder(folder / name):
             found += _folders(folder / name, deep, seen)
     return found

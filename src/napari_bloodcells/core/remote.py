@@ -13,7 +13,7 @@ import posixpath
 import re
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 from urllib.parse import unquote
 
 from napari_bloodcells.core.errors import GO_ON, BloodcellsError, ImageError, OutageError, UsageError
@@ -181,6 +181,11 @@ def _is_one(error: BaseException, names: frozenset[str], numbers: tuple[int, ...
     return named or (isinstance(error, OSError) and error.errno in numbers)
 
 
+def _tells_more(cause: BaseException) -> TypeGuard[Exception]:
+    """Whether a cause says why there is no such file: the host was not reached, or has another reason."""
+    return _is_one(cause, _LOST, _PASSING) or _answer(cause) not in (None, 404, 410)
+
+
 def _answer(error: BaseException) -> int | None:
     """The status of HTTP that an error tells of, as aiohttp, requests, botocore, gcsfs or Azure have it."""
     response = getattr(error, "response", None)
@@ -218,9 +223,8 @@ def opened(address: str) -> tuple[Any, str]:
 
 def short(error: Exception, *names: str) -> str:
     """An error of a file system in a few words: no secrets of an address, and none of ``names``, which may be long."""
-    last = _causes(error)[-1]
-    if isinstance(error, FileNotFoundError) and _answer(last) not in (None, 404, 410):
-        error = last if isinstance(last, Exception) else error
+    if isinstance(error, FileNotFoundError):  # fsspec says so of a host that is not reached, too
+        error = next((cause for cause in _causes(error)[1:] if _tells_more(cause)), error)
     text = " ".join(str(error).split())
     for name in names:
         text = text.replace(name, file_name(name)) if name else text

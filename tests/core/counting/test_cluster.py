@@ -16,10 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import dask
+import psutil
 import pytest
 
 from napari_bloodcells.core.count import count
+from napari_bloodcells.core.counting import cluster
 from napari_bloodcells.core.counting.cluster import _Parcel
+from napari_bloodcells.core.counting.jobs import FieldJob
 from napari_bloodcells.core.counting.options import CountOptions
 from napari_bloodcells.core.counting.pipeline import FieldCounter
 from napari_bloodcells.core.counting.setup import CounterSetup
@@ -82,9 +85,10 @@ def test_a_worker_that_is_killed_has_its_shards_run_again_to_the_same_bytes(
 
 
 @pytest.mark.parametrize("lost", ["scheduler", "worker"])
-def test_losing_the_scheduler_or_all_that_held_the_model_is_one_line(
-    smears: Path, tiny_model: Path, tmp_path: Path, lost: str
+def test_losing_the_scheduler_or_all_workers_is_one_line(
+    smears: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
+    monkeypatch.setattr(cluster, "_WAIT_S", 5)
     worker = ("distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard")
     scheduler = ("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
     options = CountOptions(output=tmp_path / "out", batch_size=1)
@@ -106,6 +110,73 @@ def test_losing_the_scheduler_or_all_that_held_the_model_is_one_line(
     assert len(list((tmp_path / "out" / ".partial").glob("*.jsonl"))) >= 2
     result = count(smears, str(tiny_model), "xml", "cpu", options=replace(options, resume=True))
     assert (result.images["status"] == "ok").all()
+
+
+def dies(parcel: _Parcel, shard: int, jobs: list[FieldJob]) -> None:
+    """In place of ``count_shard``: notes that it was called, and kills its worker."""
+    with open(str(jobs[0].source), "a", encoding="utf-8") as calls:
+        calls.write("called\n")
+    os._exit(1)
+
+
+def fails(parcel: _Parcel, shard: int, jobs: list[FieldJob]) -> None:
+    with open(str(jobs[0].source), "a", encoding="utf-8") as calls:
+        calls.write("called\n")
+    raise OutageError("field.jpg: its host cannot be reached.")
+
+
+@pytest.mark.parametrize(
+    ("run", "calls", "words"), [(dies, 2, r"same images \(a, b, c and 1 more\)"), (fails, 1, "host")]
+)
+def test_a_shard_is_tried_again_after_a_death_so_often_as_is_said_and_never_after_an_error(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: object, calls: int, words: str
+) -> None:
+    monkeypatch.setattr(cluster, "DEATHS", 1)
+    monkeypatch.setattr(cluster, "count_shard", run)
+    work = [(0, [FieldJob(name, str(tmp_path / "calls")) for name in "abcd"])]
+    with pytest.raises(OutageError, match=words):
+        list(cluster.run_cluster("local:1", CounterSetup(str(tiny_model), "cpu", "xml"), work, Silent()))
+    assert (tmp_path / "calls").read_text("utf-8").count("called") == calls
+
+
+def listen_to_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no process groups as a terminal has them")
+def test_ctrl_c_in_a_terminal_stops_a_cluster_of_this_machine_like_any_count(
+    smears: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """A terminal sends it to the whole group: to the command, and to the workers too."""
+    arguments = ["count", smears, "-o", tmp_path, "--model", tiny_model, "--boxes", "xml", "--device", "cpu"]
+    command = [sys.executable, "-c", "from napari_bloodcells.cli import main; main()", *map(str, arguments)]
+    started = subprocess.Popen(
+        [*command, "--cluster", "local:2", "--batch-size", "1"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=listen_to_ctrl_c,
+    )
+    while started.poll() is None and not list((tmp_path / ".partial").glob("*.jsonl")):
+        time.sleep(0.005)
+    workers = psutil.Process(started.pid).children(recursive=True)
+    os.killpg(started.pid, signal.SIGINT)
+    _, errors = started.communicate(timeout=120)
+    assert started.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert errors.endswith("Go on with the same command and --resume.\n")
+    assert not psutil.wait_procs(workers, timeout=10)[1]
+
+
+def test_a_worker_takes_a_device_of_its_own_machine(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``auto`` is sent as it is: the machine that sends it may have a GPU, or none, where the workers do not."""
+    made: list[CounterSetup] = []
+    monkeypatch.setattr(cluster, "FieldCounter", made.append)
+    monkeypatch.setattr(cluster, "cpu_count", lambda: 40)
+    for device in ("cpu", "cuda:1"):
+        monkeypatch.setattr(cluster, "pick_device", lambda name, found=device: {"auto": found}[name])
+        _Parcel.pack(CounterSetup(model=str(tiny_model), device="auto", boxes="xml", readers=3))._build()
+    assert [(setup.device, setup.readers) for setup in made] == [("cpu", 0), ("cuda:1", 16)]
 
 
 def test_each_thread_of_a_worker_has_a_counter_of_its_own_with_the_same_model(tiny_model: Path) -> None:

@@ -19,7 +19,7 @@ from napari_bloodcells.core.count import count
 from napari_bloodcells.core.counting import cells as cells_module
 from napari_bloodcells.core.counting.cellstable import apply_corrections
 from napari_bloodcells.core.counting.jobs import collect_jobs
-from napari_bloodcells.core.counting.options import CountOptions
+from napari_bloodcells.core.counting.options import CountOptions, check_options
 from napari_bloodcells.core.counting.output import read_finished, read_table
 from napari_bloodcells.core.counting.overlay import write_overlays
 from napari_bloodcells.core.counting.picture import Picture
@@ -90,6 +90,21 @@ def test_settings_that_cannot_be_meant_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=words):
         count(smears, str(tiny_model), "whole", "cpu", options=CountOptions(output=tmp_path / "o", **options))
+
+
+@pytest.mark.parametrize("address", ["memory://results", "s3://me:secret@bucket/x", Path("gs://bucket"), "S3:/b"])
+def test_results_are_not_written_to_an_address(
+    smears: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"^(memory|s3|gs|S3)://\.\.\.: is an address.+ folder of this machine"):
+        count(smears, str(tiny_model), "xml", "cpu", options=CountOptions(output=address))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", ["C:/results", "c:results", "results", "a/memory:/b", "results: new"])
+def test_a_drive_of_windows_and_a_folder_with_a_colon_are_no_address(folder: str) -> None:
+    check_options(CountOptions(output=folder))
 
 
 def test_what_a_choice_cannot_use_is_refused(smears: Path, tiny_model: Path) -> None:

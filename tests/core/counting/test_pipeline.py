@@ -53,6 +53,47 @@ def test_an_image_gives_the_same_alone_and_in_any_company(photographs: list[Path
     assert counted(photographs[::-1], tiny_model)[::-1] == together
 
 
+def test_crops_are_classified_and_let_go_as_soon_as_enough_of_several_images_have_gathered(
+    smears: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [FieldJob(file.name, str(file), str(file.with_suffix(".xml"))) for file in sorted(smears.rglob("*.png"))]
+    counter = FieldCounter(CounterSetup(model=str(tiny_model), device="cpu", boxes="xml"))
+    at_once = counter.count(jobs)
+    crop, predict = counter._crop, counter.model.predict
+    held, most, sizes = 0, 0, []
+
+    def cropped(*given: Any) -> Any:
+        nonlocal held, most
+        crops = crop(*given)
+        held += len(crops)
+        most = max(most, held)
+        return crops
+
+    def predicted(crops: Any) -> Any:
+        nonlocal held
+        held -= len(crops)
+        sizes.append(len(crops))
+        return predict(crops)
+
+    monkeypatch.setattr(counter, "_crop", cropped)
+    monkeypatch.setattr(counter.model, "predict", predicted)
+    monkeypatch.setattr(pipeline, "AT_ONCE", 8)  # each image has three
+    assert counter.count(jobs) == at_once
+    assert sizes == [8, 8, 8, 8, 4]
+    assert most < 8 + 3
+
+
+def test_crops_that_wait_hold_no_memory_of_those_that_were_taken() -> None:
+    numbers = torch.arange(25, dtype=torch.uint8).reshape(25, 1, 1, 1)
+    waiting = [numbers[:3].clone(), numbers[3:].clone()]
+    taken = [pipeline._take(waiting, 8).flatten().tolist() for _ in range(3)]
+    assert taken == [list(range(8)), list(range(8, 16)), list(range(16, 24))]
+    assert [crops.flatten().tolist() for crops in waiting] == [[24]]
+    assert waiting[0].untyped_storage().nbytes() == 1
+    assert pipeline._take(waiting, 8).tolist() == [[[[24]]]]
+    assert not waiting
+
+
 def test_reading_ahead_in_threads_gives_the_same(photographs: list[Path], tiny_model: Path) -> None:
     assert counted(photographs, tiny_model, readers=3) == counted(photographs, tiny_model)
 

@@ -2,15 +2,17 @@
 
 Every worker process builds one ``FieldCounter``, of which each of its threads has a twin, and keeps it while the
 settings and the files of the models stay the same to the byte (a cluster outlives its counts).  Settings and files, of
-the bundle and of a localizer of the user's own, are sent once to each worker, not with each shard.  dask runs the
-shards of a worker that dies on another one.  Workers read the images themselves, so these must lie where all machines
-see them under the same path.  Extra ``cluster``.
+the bundle and of a localizer of the user's own, are sent once to each worker, not with each shard; the scheduler has
+them too, for workers that come when all others are gone.  dask runs the shards of a worker that dies on another one, up
+to ``DEATHS`` times; an error that a worker raises ends the run at once.  Workers read the images themselves, so these
+must lie where all machines see them under the same path.  Extra ``cluster``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,16 +22,20 @@ from typing import Any
 from napari_bloodcells.core.counting.cells import FieldRecord
 from napari_bloodcells.core.counting.jobs import FieldJob
 from napari_bloodcells.core.counting.pipeline import FieldCounter
+from napari_bloodcells.core.counting.server import no_interrupt
 from napari_bloodcells.core.counting.setup import BOX_CHOICES, CounterSetup, StageTimes
-from napari_bloodcells.core.counting.workers import Done, Work
-from napari_bloodcells.core.errors import GO_ON, BloodcellsError, OutageError, UsageError
+from napari_bloodcells.core.counting.workers import Done, Work, named_images
+from napari_bloodcells.core.devices import cpu_count, pick_device
+from napari_bloodcells.core.errors import GO_ON, BloodcellsError, BundleError, OutageError, UsageError
+from napari_bloodcells.core.files import display_name
 from napari_bloodcells.core.progress import Progress, check_cancelled
 
 AHEAD = 3
 """Shards that wait at the scheduler, per worker: enough to keep it busy, few enough for the scheduler's memory."""
 DEATHS = 10
-"""So many workers may die under one shard before it is given up."""
+"""So many workers may die under one shard before it is given up; a scheduler of one's own has its own limit."""
 _WAIT_S = 60
+"""So long a scheduler may take to answer, and a cluster may be without workers."""
 _POLL_S = "200ms"
 
 _lock = threading.Lock()
@@ -45,9 +51,9 @@ def run_cluster(address: str, setup: CounterSetup, work: Iterable[Work], progres
     UsageError
         The extra is missing, or the address cannot be meant.
     BloodcellsError
-        The scheduler cannot be reached, has no workers, or a shard kills every worker that takes it.
+        The scheduler cannot be reached, or has no workers.
     OutageError
-        The scheduler was lost, or with its workers the model that they held.
+        The scheduler was lost, all workers were and no other came, or a shard kills every worker that takes it.
     """
     try:
         import distributed
@@ -63,12 +69,7 @@ def _client(distributed: Any, address: str) -> Iterator[Any]:
     if kind == "local":
         if number and not number.isdigit():
             raise UsageError(f"--cluster {address}: local:N takes a number of workers, such as local:4.")
-        with (
-            distributed.LocalCluster(
-                n_workers=max(int(number or 2), 1), threads_per_worker=1, dashboard_address=None, silence_logs=50
-            ) as cluster,
-            distributed.Client(cluster) as client,
-        ):
+        with _local_cluster(distributed, max(int(number or 2), 1)) as cluster, distributed.Client(cluster) as client:
             yield client
         return
     try:
@@ -79,6 +80,16 @@ def _client(distributed: Any, address: str) -> Iterator[Any]:
         yield client
 
 
+def _local_cluster(distributed: Any, workers: int) -> Any:
+    """A scheduler in this process with worker processes beside it, which leave Ctrl-C to this one."""
+    import dask
+
+    with dask.config.set({"distributed.scheduler.allowed-failures": DEATHS}), no_interrupt():
+        return distributed.LocalCluster(
+            n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
+        )
+
+
 def _run(
     distributed: Any, client: Any, setup: CounterSetup, work: Iterator[Work], progress: Progress
 ) -> Iterator[Done]:
@@ -86,36 +97,50 @@ def _run(
         client.wait_for_workers(1, timeout=_WAIT_S)
     except TimeoutError:
         raise BloodcellsError("The dask scheduler has no workers; start some and try again.") from None
-    with _outages(distributed):
-        sent = client.scatter(_Parcel.pack(setup), broadcast=True, hash=False)
+    sent = _send(distributed, client, _Parcel.pack(setup))
     running: dict[Any, Work] = {}
+    manned = time.monotonic()
     while True:
         with _outages(distributed):
-            busy = AHEAD * max(len(client.nthreads()), 1)
+            n_workers = len(client.nthreads())
+        manned = time.monotonic() if n_workers else manned
+        if time.monotonic() - manned > _WAIT_S:
+            raise OutageError(f"The dask cluster has had no workers for {_WAIT_S} s; start some: {GO_ON}.")
+        busy = AHEAD * max(n_workers, 1)
         while len(running) < busy and (item := next(work, None)) is not None:
             shard, jobs = item
             with _outages(distributed):
-                running[client.submit(count_shard, sent, shard, list(jobs), pure=False, retries=DEATHS)] = item
+                running[client.submit(count_shard, sent, shard, list(jobs), pure=False)] = item
         if not running:
             return
         for future in _finished(distributed, running):
             item = running.pop(future)
-            yield _result(distributed, future)
+            yield _result(distributed, future, item)
         check_cancelled(progress)
 
 
+def _send(distributed: Any, client: Any, parcel: _Parcel) -> Any:
+    """The parcel as what a task returns: scattered, it would be lost with the last worker that has it."""
+    import dask
+
+    with _outages(distributed), dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
+        return client.submit(_as_sent, parcel, pure=False)
+
+
 @contextmanager
-def _outages(distributed: Any) -> Iterator[None]:
-    """Say in one line what dask raises, in many ways, where its scheduler or all that held the model are gone."""
+def _outages(distributed: Any, *asked: Work) -> Iterator[None]:
+    """Say in one line what dask raises, in many ways, where its scheduler is gone, or where the work that was
+    ``asked`` for kills every worker."""
     try:
         yield
-    except distributed.KilledWorker as error:
-        raise OutageError(f"Workers died again and again under the same images ({error}); {GO_ON}.") from None
+    except distributed.KilledWorker:
+        raise OutageError(
+            f"Workers died again and again under the same images ({named_images(asked)}): give workers more memory, or "
+            f"leave these images out; {GO_ON}."
+        ) from None
     except distributed.CancelledError as error:
         why = " ".join(str(error).split())[:120]
-        raise OutageError(
-            f"The dask workers that held the model, or the scheduler, are gone ({why}); {GO_ON}."
-        ) from None
+        raise OutageError(f"The dask scheduler is gone, or dropped the work ({why}); {GO_ON}.") from None
     except (OSError, TimeoutError) as error:
         raise OutageError(f"The connection to the dask scheduler was lost ({error}); {GO_ON}.") from None
 
@@ -129,8 +154,8 @@ def _finished(distributed: Any, running: dict[Any, Work]) -> list[Any]:
     return [future for future in running if future in done]
 
 
-def _result(distributed: Any, future: Any) -> Done:
-    with _outages(distributed):
+def _result(distributed: Any, future: Any, item: Work) -> Done:
+    with _outages(distributed, item):
         shard, records, times = future.result()
     return shard, [FieldRecord.from_json(record) for record in records], times
 
@@ -146,11 +171,12 @@ class _Parcel:
     def pack(setup: CounterSetup) -> _Parcel:
         """Read the bundle here, once, and the localizer where it is one of the user's own."""
         from napari_bloodcells.core.bundle import find_bundle
+        from napari_bloodcells.core.localize.home import home
 
         model, files = _read_models(find_bundle(setup.model), "model")
         boxes = setup.boxes
         if boxes not in BOX_CHOICES:
-            boxes, own = _read_models(Path(boxes), "localizer")
+            boxes, own = _read_models(home(boxes), "localizer")
             files |= own
         return _Parcel(replace(setup, model=model, boxes=boxes), files)
 
@@ -168,6 +194,7 @@ class _Parcel:
         return mine
 
     def _build(self) -> FieldCounter:
+        """The counter, on a device of this machine, which may have others than the one that sent the parcel."""
         from tempfile import TemporaryDirectory
 
         import torch
@@ -178,7 +205,9 @@ class _Parcel:
                 place = Path(folder) / name
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(data)
-            setup = replace(self.setup, model=str(Path(folder) / self.setup.model))
+            device = str(pick_device(self.setup.device))
+            readers = 0 if device == "cpu" else min(16, cpu_count())
+            setup = replace(self.setup, model=str(Path(folder) / self.setup.model), device=device, readers=readers)
             if setup.boxes in BOX_CHOICES:
                 return FieldCounter(setup)
             counter = FieldCounter(replace(setup, boxes=str(Path(folder) / setup.boxes)))
@@ -189,10 +218,19 @@ class _Parcel:
 def _read_models(path: Path, kind: str) -> tuple[str, dict[str, bytes]]:
     """The place below ``kind`` of a model's folder or file, and the files to lie there."""
     path = path.resolve()
-    if not path.is_dir():
-        return f"{kind}/{path.name}", {f"{kind}/{path.name}": path.read_bytes()}
-    listed = (file for file in sorted(path.iterdir()) if file.suffix in (".json", ".safetensors"))
-    return f"{kind}/{path.name}", {f"{kind}/{path.name}/{file.name}": file.read_bytes() for file in listed}
+    place = f"{kind}/{path.name}"
+    try:
+        if not path.is_dir():
+            return place, {place: path.read_bytes()}
+        listed = (file for file in sorted(path.iterdir()) if file.suffix in (".json", ".safetensors"))
+        return place, {f"{place}/{file.name}": file.read_bytes() for file in listed}
+    except OSError as error:
+        shown, why = display_name(error.filename or path), (error.strerror or str(error)).lower()
+        raise BundleError(f"{shown}: cannot be read: {why}; see to its permissions.") from None
+
+
+def _as_sent(parcel: _Parcel) -> _Parcel:
+    return parcel
 
 
 def _digest(files: dict[str, bytes]) -> str:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.counting.cellstable import table_name
 from napari_bloodcells.core.counting.copies import sharing_size
-from napari_bloodcells.core.errors import BloodcellsError, DataSetError, DataWarning, ImageError, UsageError
-from napari_bloodcells.core.find import find_images, is_output_folder
+from napari_bloodcells.core.errors import BloodcellsError, DataWarning, ImageError, UsageError
+from napari_bloodcells.core.find import find_images, folders_in, is_output_folder
 from napari_bloodcells.core.matching import find_annotations, match_annotations
 from napari_bloodcells.core.remote import file_name, is_address
 from napari_bloodcells.core.slides.arrayslide import ArraySlide
@@ -208,7 +208,7 @@ def _path_jobs(paths: list[Path], recursive: bool, annotations: bool, labels: bo
     for path in paths:
         if not os.path.lexists(path):
             raise UsageError(f"{path}: no such file or folder.")
-        if path.is_dir() and is_output_folder(path) and len(paths) == 1:
+        if len(paths) == 1 and os.path.isdir(path) and is_output_folder(path):
             raise UsageError(f"{path}: holds the results of a count, not images; give the folder of the images.")
     root = common_root(paths)
     with warnings.catch_warnings(record=True) as caught:
@@ -248,7 +248,7 @@ def common_root(paths: Iterable[Path]) -> Path:
     '/data'
     """
     folders = [Path(os.path.abspath(path)) for path in paths]
-    if len(folders) == 1 and folders[0].is_dir():
+    if len(folders) == 1 and os.path.isdir(folders[0]):
         return folders[0]
     try:
         return Path(os.path.commonpath([folder.parent for folder in folders]))
@@ -273,7 +273,7 @@ def known_labels(folders: Iterable[Path]) -> dict[str, tuple[tuple[Box | None, s
     """
     result: dict[str, tuple[tuple[Box | None, str], ...]] = {}
     for folder in folders:
-        if not folder.is_dir() or not _may_hold_labels(folder):
+        if not os.path.isdir(folder) or not _may_hold_labels(folder):
             continue
         dataset = _dataset(folder)
         for sample in dataset.samples if dataset is not None else ():
@@ -286,14 +286,11 @@ def known_labels(folders: Iterable[Path]) -> dict[str, tuple[tuple[Box | None, s
 def _may_hold_labels(folder: Path) -> bool:
     from napari_bloodcells.core.classes import load_scheme
 
-    if any((folder / name).is_file() for name in LABEL_TABLES):
+    if any(os.path.isfile(folder / name) for name in LABEL_TABLES):
         return True
     scheme = load_scheme("pbc8")
-    try:
-        inside = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
-        below = [e.name for name in inside[:4] for e in os.scandir(folder / name) if e.is_dir()] if inside else []
-    except OSError:
-        return False
+    inside = folders_in(folder)
+    below = [deeper for name in inside[:4] for deeper in folders_in(folder / name)]
     return sum(scheme.index(name) is not None for name in {*inside, *below}) >= 2
 
 
@@ -304,7 +301,7 @@ def _dataset(folder: Path) -> DataSet | None:
         warnings.simplefilter("ignore", DataWarning)
         try:
             return load_dataset(folder)
-        except (DataSetError, BloodcellsError):
+        except (BloodcellsError, OSError):  # the last where a folder of it may not be entered
             return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 from napari_bloodcells.core.errors import UsageError
 from napari_bloodcells.core.images import DEFAULT_MAX_PIXELS
+
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)
+"""How an address begins, also one that went through ``Path``, which makes one of two slashes; no drive of Windows."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,11 @@ class CountOptions:
 
 
 def check_options(options: CountOptions) -> None:
-    """Refuse numbers that cannot be meant, with ``UsageError``."""
+    """Refuse numbers and an output folder that cannot be meant, with ``UsageError``."""
+    if options.output is not None and (address := _ADDRESS.match(Path(options.output).as_posix())):
+        raise UsageError(
+            f"{address[1]}://...: is an address, and results are written to a folder of this machine; give one with -o."
+        )
     if options.batch_size is not None and options.batch_size < 1:
         raise UsageError(f"batch_size must be above zero, not {options.batch_size}.")
     if options.workers < 0:

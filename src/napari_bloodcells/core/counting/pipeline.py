@@ -3,11 +3,11 @@
 A ``FieldCounter`` holds the localizer and the model and takes a shard of jobs.  Images are read ahead, a bounded number
 and bulk of them, by threads (Pillow decodes outside of Python's lock) where the network runs on a GPU; on a CPU every
 worker process reads its own.  Pictures are read at half size where that holds all that the crops need (``picture.py``).
-Each image is localized and cropped by itself and its pixels are let go at once; the crops of a whole shard are
-classified together, in the model's fixed micro-batches, so that a result does not depend on what else is in the
-shard.  An error travels with its image, in the order of the jobs; but where the device or the network failed, which
-says nothing of the image, the run ends, to be resumed.  Several threads may each have a counter: nothing is caught or
-kept for the process as a whole.
+Each image is localized and cropped by itself and its pixels are let go at once; the crops of several are classified
+together and let go as soon as some hundreds have gathered, in the model's fixed micro-batches, so that a result does
+not depend on what else is in the shard, nor the memory on its size.  An error travels with its image, in the order of
+the jobs; but where the device or the network failed, which says nothing of the image, the run ends, to be resumed.
+Several threads may each have a counter: nothing is caught or kept for the process as a whole.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from napari_bloodcells.core.slides import is_slide
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from napari_bloodcells.core.bundle import BundleInfo, Model
+    from napari_bloodcells.core.bundle import BundleInfo, Model, Prediction
     from napari_bloodcells.core.counting.shelf import LentShelf
     from napari_bloodcells.core.localize import Field, Localizer
 
@@ -62,7 +62,8 @@ READ_AHEAD = 4
 AHEAD_BYTES = 2**28
 """and together at most so large, in a process; two may always wait."""
 AT_ONCE = 512
-"""Crops that are classified before it is asked whether to stop: whole micro-batches of the model."""
+"""Crops that are classified as soon as they have gathered, and before it is asked whether to stop: whole micro-batches
+of the model."""
 FINE_ENOUGH = 0.8
 """A reduced picture serves where its pixels are this much finer than those of the crops (BCCD at half size: 0.6)."""
 
@@ -153,10 +154,19 @@ class FieldCounter:
         return without_names(job, record)
 
     def _fields(self, jobs: Sequence[FieldJob]) -> list[FieldRecord]:
-        """Count photographs."""
+        """Count photographs; of their crops are held those of one, and fewer than ``AT_ONCE`` of those before it."""
+        located: list[Located] = []
+        said: list[Prediction] = []
+        crops: list[Tensor] = []
         with closing(self._read_ahead(jobs)) as reading:
-            located = [item for group in _groups(reading) for item in self._locate_group(group)]
-        cells = iter(self._classify(located))
+            for group in _groups(reading):
+                for item in self._locate_group(group):
+                    located.append(replace(item, crops=None))
+                    crops += [] if item.crops is None else [item.crops]
+                    del item  # else its crops would be held beside those of the next one
+                    said += self._classify(crops, AT_ONCE)
+        said += self._classify(crops, 1)
+        cells = iter(self._cell_records(located, said))
         return [
             without_names(job, replace(item.record, cells=tuple(next(cells) for _ in range(len(item.boxes)))))
             for job, item in zip(jobs, located, strict=True)
@@ -207,8 +217,8 @@ class FieldCounter:
         read = [_held(future.result()) for future in waiting if future.done()]
         return sum(read) + self._largest * (len(waiting) - len(read) + 1) <= AHEAD_BYTES
 
-    def _locate_group(self, group: Sequence[Read]) -> list[Located]:
-        """Localize and crop a few images, the first looks of those whose cells must be found together."""
+    def _locate_group(self, group: Sequence[Read]) -> Iterator[Located]:
+        """Localize and crop a few images one by one, the first looks of those whose cells must be found together."""
         ahead: dict[int, Field] = {}
         many = getattr(self._localizer, "find_many", None) if len(group) > 1 else None
         for reduce in (1, 2):
@@ -227,11 +237,9 @@ class FieldCounter:
                     raise
                 except Exception:  # then one by one, each with its own error
                     continue
-        located = []
         for i, (job, picture) in enumerate(group):
             check_cancelled(self.progress)
-            located.append(self._locate(job, picture, ahead.get(i)))
-        return located
+            yield self._locate(job, picture, ahead.get(i))
 
     def _locate(self, job: FieldJob, picture: Picture | BloodcellsError, found: Field | None) -> Located:
         if isinstance(picture, OutageError):
@@ -355,20 +363,20 @@ class FieldCounter:
         spec = self.model.info.crop
         return cut_crops(picture.pixels, boxes.xyxy / np.float32(picture.reduce), spec, scale, self.model.device)
 
-    def _classify(self, located: Sequence[Located]) -> list[CellRecord]:
-        import torch
-
-        crops = [item.crops for item in located if item.crops is not None]
-        if not crops:
-            return []
-        predicted = []
-        everything = torch.cat(crops)
-        for start in range(0, len(everything), AT_ONCE):
+    def _classify(self, crops: list[Tensor], least: int) -> Iterator[Prediction]:
+        """Classify ``AT_ONCE`` crops after the other, taken out of ``crops``, until fewer than ``least`` stay."""
+        while sum(map(len, crops)) >= least:
             check_cancelled(self.progress)
             with self._computing("classify"):
-                predicted.append(self.model.predict(everything[start : start + AT_ONCE]))
-        probabilities = np.concatenate([part.probabilities for part in predicted])
-        distances = np.concatenate([part.distance for part in predicted])
+                said = self.model.predict(_take(crops, AT_ONCE))
+            yield said
+
+    def _cell_records(self, located: Sequence[Located], said: Sequence[Prediction]) -> list[CellRecord]:
+        """The cells of all images, one after the other; ``said`` has them in the same order."""
+        if not said:
+            return []
+        probabilities = np.concatenate([part.probabilities for part in said])
+        distances = np.concatenate([part.distance for part in said])
         rows = [
             (box, item.boxes.source, label)
             for item in located
@@ -395,6 +403,20 @@ def _is_slide(job: FieldJob) -> bool:
 def _held(read: Picture | BloodcellsError) -> int:
     """Bytes of memory that what was read takes."""
     return read.held if isinstance(read, Picture) else 0
+
+
+def _take(crops: list[Tensor], n: int) -> Tensor:
+    """The first ``n`` crops, or all where they are fewer, which are taken out of ``crops``."""
+    import torch
+
+    parts: list[Tensor] = []
+    while crops and n > 0:
+        first = crops.pop(0)
+        parts.append(first[:n])
+        if len(rest := first[n:]):
+            crops.insert(0, rest if len(rest) > n else rest.clone())  # a small rest would hold the memory of all
+        n -= len(parts[-1])
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _groups(read: Iterable[Read]) -> Iterator[list[Read]]:

@@ -62,14 +62,12 @@ def start_server() -> bool:
     """
     if sys.platform != "linux" or "torch" in sys.modules:
         return False
-    from multiprocessing import forkserver, resource_tracker
+    from multiprocessing import forkserver
 
     multiprocessing.get_context("forkserver").set_forkserver_preload([_PRELOAD])
     try:
-        with _environment():
-            resource_tracker.ensure_running()  # first, as it lets Ctrl-C through again
-            with _no_interrupt():
-                forkserver.ensure_running()
+        with _environment(), no_interrupt():
+            forkserver.ensure_running()
     except OSError:  # no room for its socket, or for a process
         return False
     return True
@@ -93,8 +91,15 @@ def _environment() -> Iterator[None]:
 
 
 @contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """What is started in this block never sees Ctrl-C, which goes to the whole group; this process sees it after."""
+def no_interrupt() -> Iterator[None]:
+    """What is started in this block, also by threads that are, never sees Ctrl-C, which goes to the whole group; this
+    process sees it after.  On Windows, where signals cannot be held back, it does nothing."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # first, as it lets Ctrl-C through again
     former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from napari_bloodcells.core.errors import UsageError
 from napari_bloodcells.core.images import DEFAULT_MAX_PIXELS
@@ -84,7 +84,7 @@ class StageTimes:
 
 def check_setup(setup: CounterSetup) -> None:
     """Refuse values that cannot be meant, before anything heavy is loaded."""
-    if setup.boxes not in BOX_CHOICES and not Path(setup.boxes).is_dir():
+    if setup.boxes not in BOX_CHOICES and not os.path.isdir(setup.boxes):
         raise UsageError(f"boxes must be {', '.join(BOX_CHOICES)} or the folder of a localizer, not {setup.boxes!r}.")
     if setup.threshold is not None and not 0 <= setup.threshold <= 1:
         raise UsageError(f"threshold must lie between 0 and 1, not at {setup.threshold:g}.")

@@ -129,12 +129,16 @@ class ShardStore:
 
     def _former_plan(self) -> dict[str, Any] | None:
         path = self.folder / PLAN
-        if not path.exists():
-            return None
         try:
+            if not path.exists():
+                return None
             former = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(former["fingerprint"], dict) or int(former["size"]) < 1:
                 raise ValueError
+        except PermissionError:
+            raise OutputError(
+                f"{self.folder}: may not be read; have its owner see to that, or give another output folder (-o)."
+            ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OutputError(f"{path}: is damaged; remove {self.folder} and run again.") from error
         result: dict[str, Any] = former

@@ -28,6 +28,7 @@ from napari_bloodcells.core.counting.pipeline import FieldCounter
 from napari_bloodcells.core.counting.setup import CounterSetup, StageTimes
 from napari_bloodcells.core.counting.shelf import LentShelf, Shelf
 from napari_bloodcells.core.errors import BloodcellsError
+from napari_bloodcells.core.files import printable
 from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 
 Work: TypeAlias = tuple[int, Sequence[FieldJob]]
@@ -36,6 +37,7 @@ Done: TypeAlias = tuple[int, list[FieldRecord], StageTimes]
 MAX_DEATHS = 5
 """So many times the workers may die before the run gives up."""
 _POLL_S = 0.2
+_NAMED = 3
 _setup: CounterSetup | None = None
 _shelf: LentShelf | None = None
 _counter: FieldCounter | None = None
@@ -74,20 +76,33 @@ def run_processes(
     Raises
     ------
     BloodcellsError
-        The workers died again and again, or one could not start (its own error).
+        The workers died again and again (the images that they had then are named), or one could not start (its own
+        error).
     Cancelled
         ``progress`` asked to stop; shards that were under way are finished and lost.
     """
     todo = iter(work)
+    lost: list[Work] = []
     for attempt in range(MAX_DEATHS):
-        lost: list[Work] = []
+        lost = []
         yield from _run_pool(setups, todo, progress, lost, shelf if attempt == 0 else None)
         if not lost:
             return
         todo = _chain(lost, todo)  # the former one is kept: work that it still holds would be closed with it
     raise BloodcellsError(
-        f"The worker processes died {MAX_DEATHS} times (killed, or out of memory): try fewer of them with --workers."
+        f"The worker processes died {MAX_DEATHS} times (killed, or out of memory), the last time with "
+        f"{named_images(lost)}: try fewer of them with --workers, and without these images."
     )
+
+
+def named_images(work: Iterable[Work]) -> str:
+    """The first images of some work, for an error.
+
+    >>> named_images([(0, [FieldJob("a/1.jpg", "")]), (1, [FieldJob(f"{i}.jpg", "") for i in range(4)])])
+    'a/1.jpg, 0.jpg, 1.jpg and 2 more'
+    """
+    names = [printable(job.image) for _, jobs in work for job in jobs]
+    return f"{', '.join(names[:_NAMED])}{f' and {more} more' if (more := len(names) - _NAMED) > 0 else ''}"
 
 
 def _chain(first: Sequence[Work], rest: Iterator[Work]) -> Iterator[Work]:
@@ -163,9 +178,12 @@ def _submit_filling(
 
 
 def _start_method(setups: Sequence[CounterSetup]) -> str:
-    """Fork only where it is safe: Linux, no GPU, and no other thread that could hold a lock."""
+    """Fork only where it is safe: Linux, no GPU, also none that this process used before, and no other thread that
+    could hold a lock."""
     on_cpu = all(setup.device == "cpu" for setup in setups)
-    safe = sys.platform == "linux" and on_cpu and threading.active_count() == 1
+    torch = sys.modules.get("torch")
+    used_gpu = torch is not None and torch.cuda.is_initialized()
+    safe = sys.platform == "linux" and on_cpu and not used_gpu and threading.active_count() == 1
     return "fork" if safe else "spawn"
 
 

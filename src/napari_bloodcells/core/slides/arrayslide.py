@@ -40,6 +40,7 @@ class ArraySlide:
     """
 
     um_per_pixel: float | None = None
+    remarks: tuple[str, ...] = ()
 
     def __init__(self, levels: Sequence[Any], name: str) -> None:
         for level in levels:

@@ -120,9 +120,8 @@ class _SlideCount:
         )
 
     def _warnings(self) -> tuple[str, ...]:
-        if self.job.annotation is None:
-            return ()
-        return ("its XML is not used: the cells of a whole slide are found",)
+        unused = "its XML is not used: the cells of a whole slide are found"
+        return (*self.slide.remarks, *([] if self.job.annotation is None else [unused]))
 
     def _look_over(self) -> tuple[Survey, SlideScale] | None:
         """Where the slide is stained, and its scale; None where it is empty."""

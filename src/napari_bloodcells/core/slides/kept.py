@@ -40,7 +40,7 @@ class KeptFields:
 
     def __init__(self, folder: Path | str | None) -> None:
         above = None if folder is None else Path(folder).parent
-        usable = above is not None and above.is_dir() and os.access(above, os.W_OK | os.X_OK)
+        usable = above is not None and os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK)
         self.folder = Path(folder) if usable and folder is not None else None
 
     def look(self) -> tuple[Survey, SlideScale] | None:

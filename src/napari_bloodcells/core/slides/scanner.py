@@ -20,6 +20,8 @@ CACHE_BYTES = 128 * 2**20
 class ScannerSlide:
     """One slide in openslide's hands; implements ``Slide``."""
 
+    remarks: tuple[str, ...] = ()
+
     def __init__(self, path: Path | str) -> None:
         self.name = display_name(path)
         try:

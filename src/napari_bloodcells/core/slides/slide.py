@@ -31,6 +31,8 @@ class Slide(Protocol):
         The finest first.
     um_per_pixel : float or None
         What the file says, where that is possible.
+    remarks : tuple of str
+        What in the file is not read, one line each.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Slide(Protocol):
     height: int
     levels: tuple[tuple[int, int], ...]
     um_per_pixel: float | None
+    remarks: tuple[str, ...]
 
     def read(self, region: Region, level: int = 0) -> NDArray[np.uint8]:
         """``region`` of a level (inside of it) as (h, w, 3) uint8 RGB; what the scanner left out is white.

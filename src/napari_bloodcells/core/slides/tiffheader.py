@@ -14,7 +14,7 @@ from napari_bloodcells.core.tiff import channel_pages, channel_starts
 LARGEST_SEGMENT = 2**26
 """Pixels of a tile or strip; a larger one cannot be decoded in bounded memory."""
 _RAW_ROWS = 64
-_REDUCED, _MOST_PAGES = 1, 64
+_REDUCED, _MASK, _MOST_PAGES = 1, 4, 64
 _UM = {"um": 1.0, "µm": 1.0, "μm": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
 _UM_PER_UNIT = {2: 25_400.0, 3: 10_000.0}
 
@@ -95,8 +95,23 @@ def layers(tif: Any) -> tuple[Layer, ...]:
     return tuple(_layer(pages) for n, pages in enumerate(found) if n == 0 or readable(pages[0]))
 
 
+def n_pictures(tif: Any, finest: Layer) -> int:
+    """How many pictures of a slide's size an open TIFF holds, beside the levels, labels and macros of the first.
+
+    ``finest`` is the one that is read; a further one is at least half as wide and no smaller copy.
+    """
+    first = finest.pages[0]
+    n = tif.series[0].levels[0].size // (first.size * len(finest.starts or finest.pages))
+    for series in tif.series[1:]:
+        page = series.levels[0].keyframe
+        copied = int(page.subfiletype) & (_REDUCED | _MASK) or _same_picture(first, page)
+        if not copied and 2 * page.imagewidth >= first.imagewidth:
+            n += series.levels[0].size // page.size
+    return int(n)
+
+
 def _same_picture(first: Any, page: Any) -> bool:
-    """Whether a reduced page shows the first one, and is no picture of the label."""
+    """Whether a smaller page shows the first one, and is no picture of the label."""
     across, down = first.imagewidth / max(page.imagewidth, 1), first.imagelength / max(page.imagelength, 1)
     alike = page.samplesperpixel == first.samplesperpixel and page.dtype == first.dtype
     return bool(alike and across > 1.5 and 0.95 < across / down < 1.05)

@@ -19,7 +19,7 @@ from napari_bloodcells.core.errors import ImageError
 from napari_bloodcells.core.files import display_name
 from napari_bloodcells.core.pixels import to_rgb8
 from napari_bloodcells.core.slides.slide import Region, possible_scale
-from napari_bloodcells.core.slides.tiffheader import Layer, layers, readable, segment_size, stated_scale
+from napari_bloodcells.core.slides.tiffheader import Layer, layers, n_pictures, readable, segment_size, stated_scale
 from napari_bloodcells.core.tiff import as_shown, bits_in_use, check_colors
 
 CACHE_BYTES = 320 * 2**20
@@ -53,6 +53,8 @@ class TiffSlide:
             self.levels: tuple[tuple[int, int], ...] = tuple((layer.width, layer.height) for layer in self._layers)
             self.width, self.height = self.levels[0]
             self.um_per_pixel = possible_scale(*stated_scale(self._tif), self.name)
+            n = n_pictures(self._tif, self._layers[0])
+            self.remarks: tuple[str, ...] = (f"{self.name}: holds {n} pictures; the first is read.",) if n > 1 else ()
             self._bits = self._bits_in_use()
         except ImageError:
             self._tif.close()
