@@ -15,14 +15,12 @@ from napari_bloodcells.core.errors import OutputError, UsageError
 from napari_bloodcells.core.statistics.compare import (
     LeftOut,
     bland_altman,
-    cohen_kappa,
     compare,
-    holm,
     match_cells,
-    mcnemar,
     passing_bablok,
 )
 from napari_bloodcells.core.statistics.compareplots import FILES, write_comparison
+from napari_bloodcells.core.statistics.paired import cohen_kappa, holm, mcnemar
 
 SCHEME = load_scheme("wbc5")
 

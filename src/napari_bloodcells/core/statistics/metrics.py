@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_bloodcells.core.schema import Metric
+from napari_bloodcells.core.statistics.intervals import Z
 
 RESAMPLES = 1000
 BINS = 15
-_Z = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ def wilson(share: float, n: float) -> tuple[float, float]:
     """
     if n <= 0:
         return 0.0, 1.0
-    z2 = _Z * _Z
+    z2 = Z * Z
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z / (1 + z2 / n) * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    half = Z / (1 + z2 / n) * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 
