@@ -1,8 +1,9 @@
 """``python -m benchmarks.accuracy``: evaluates the shipped weights and writes the table.
 
 Rows A, C and the in-domain part of F are measured here, with the weights in the package.  Rows B, D, G, H and the
-unseen part of F need trainings of their own (``leave_one_out``, ``calibrated``, ``bccd_folds``, ``published``); their
-results are read from ``results/``, into which ``--take FOLDER`` and ``--take-calibrated FOLDER`` copy new ones.
+unseen part of F need trainings of their own (``leave_one_out``, ``calibrated``, ``bccd_folds``, ``published``, ``vgg``,
+``by_recipe``); their results are read from ``results/``, into which ``--take FOLDER`` and ``--take-calibrated FOLDER``
+copy new ones.
 """
 
 from __future__ import annotations
@@ -86,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "calibrated": {s: _result(f"calibrated/{s}") for s in SOURCES if _result(f"calibrated/{s}")},
         "bccd_folds": _result("bccd-folds"),
         "published": _result("published"),
+        "vgg": _result("vgg"),
+        "by_recipe": _result("by-recipe-wbc5"),
     }
     if given.skip_kaggle:
         found |= {k: before[k] for k in ("kaggle", "kaggle_originals") if k in before}

@@ -11,6 +11,7 @@ from its checkpoint.
 ``--ground``, ``--camera`` and ``--zoom`` they are changed less than for a model that is to serve everywhere.
 ``--own-look`` shows cells whose label the eye does not share (``readings.py``) in their own stain and camera alone:
 what a source calls its cells is learned of that source, and not of all microscopes.
+``--arch vgg16`` trains the convolutions that ``vgg.py`` then freezes or fine-tunes.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from napari_bloodcells.core.training.augment import AugmentSettings, augment
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 _KEEP_EVERY = 2000
+_VGG_HEAD = 0.02
 _CHANGES = ("zoom", "stain", "ground", "camera")
 """Strengths that a training gives to ``AugmentSettings``."""
 
@@ -52,6 +54,11 @@ class TrunkSettings:
     """What a training does: see the fields of ``core.recipe.Recipe`` of the same names."""
 
     minutes: float = 50.0
+    arch: str = "stainnet"
+    seen: int = SEEN
+    """Pixels of the crop that are shown, 4 a micrometer."""
+    side: int = SEEN
+    """Pixels to which these are brought."""
     batch_size: int = 32
     lr: float = 1.5e-3
     weight_decay: float = 0.05
@@ -111,13 +118,14 @@ def train_trunk(
     generator = torch.Generator().manual_seed(settings.seed)
     at = np.flatnonzero(keep)
     weights = draw_weights(cells.labels[at], cells.sources[at], settings.home, settings.home_share)
-    module = build("stainnet", len(load_scheme(SCHEME).names)).to(memory_format=torch.channels_last)
+    options = {"mode": "finetune", "dropout": 0.5} if settings.arch == "vgg16" else {}
+    module = build(settings.arch, len(load_scheme(SCHEME).names), **options).to(memory_format=torch.channels_last)
     if start_from is not None:
         module.load_state_dict(dict(start_from))
     state = _State(module, settings, generator)
     state.restore(place)
-    changes = AugmentSettings(size=SEEN, **{name: getattr(settings, name) for name in _CHANGES})
-    plain = AugmentSettings(size=SEEN, zoom=settings.zoom, stain=0, ground=0, camera=0)
+    changes = AugmentSettings(size=settings.seen, **{name: getattr(settings, name) for name in _CHANGES})
+    plain = AugmentSettings(size=settings.seen, zoom=settings.zoom, stain=0, ground=0, camera=0)
     start = time.process_time() - state.seconds
     while (spent := time.process_time() - start) < 60 * settings.minutes:
         state.set_rate(spent / (60 * settings.minutes))
@@ -127,7 +135,7 @@ def train_trunk(
         own = torch.from_numpy(np.flatnonzero(cells.doubtful[drawn])) if settings.own_look else index[:0]
         if len(own):
             images[own] = augment(cells.wide[index[own]], cells.extent[index[own]], plain, generator)
-        state.step(to_input(images, (SEEN, SEEN), MEAN, STD), torch.from_numpy(cells.labels[drawn]))
+        state.step(to_input(images, (settings.side, settings.side), MEAN, STD), torch.from_numpy(cells.labels[drawn]))
         if state.steps % 200 == 0:
             rate = state.steps * settings.batch_size / (time.process_time() - start)
             print(f"{spent / 60:.1f} min, step {state.steps}, loss {state.loss:.3f}, {rate:.0f} cells/s", flush=True)
@@ -145,9 +153,13 @@ class _State:
     def __init__(self, module: Classifier, settings: TrunkSettings, generator: torch.Generator) -> None:
         self.module, self.settings, self.generator = module, settings, generator
         self.average = deepcopy(module)
-        kernels = [p for p in module.parameters() if p.ndim > 1]
+        kernels = [p for n, p in module.named_parameters() if p.ndim > 1 and n != "head.weight"]
         others = [p for p in module.parameters() if p.ndim <= 1]
-        groups = [{"params": kernels, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        groups = [
+            {"params": kernels, "weight_decay": settings.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+            {"params": [module.head.weight], "weight_decay": settings.weight_decay},
+        ]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.lr)
         self.steps, self.seconds, self.loss = 0, 0.0, 0.0
 
@@ -155,6 +167,8 @@ class _State:
         warm = min(1.0, done / self.settings.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done))) + 1e-6
+        if self.settings.arch == "vgg16":  # 25,088 inputs move its answers that much more in a step of Adam
+            self.optimizer.param_groups[-1]["lr"] *= _VGG_HEAD
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         self.module.train()
@@ -231,6 +245,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--minutes", type=float, default=TrunkSettings.minutes)
+    parser.add_argument("--arch", choices=("stainnet", "vgg16"), default=TrunkSettings.arch)
+    parser.add_argument("--seen", type=int, default=SEEN, help="pixels of the crop that are shown, 4 a micrometer")
+    parser.add_argument("--side", type=int, default=SEEN, help="pixels to which these are brought")
     parser.add_argument(
         "--without", nargs="*", default=[], choices=(*SOURCES, *by_eye.SOURCES), help="sources to leave out"
     )
@@ -251,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cells = gather(given.data, copies="bccd" not in given.without, read_by_eye=True)
     keep = (cells.part == TRAIN) & ~np.isin(cells.sources, given.without)
     ema = given.ema or (0.9995 if given.minutes > 25 else 0.998)
-    same = ("minutes", "lr", "seed", *_CHANGES, "home_share", "own_look")
+    same = ("minutes", "arch", "seen", "side", "lr", "seed", *_CHANGES, "home_share", "own_look")
     settings = TrunkSettings(ema=ema, home=tuple(given.home), **{name: getattr(given, name) for name in same})
     start = None
     if given.start is not None:
