@@ -127,12 +127,15 @@ def _judge(cases: list[Case], folder: Path) -> list[str]:
     table = folder / "out" / "images.csv"
     if not table.is_file():
         return ["there is no images.csv"]
-    csv.field_size_limit(10**8)
-    with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows: dict[str, list[dict[str, str]]] = {}
-        for row in csv.DictReader(file):
-            name = row["image"].removeprefix("'")
-            rows.setdefault(_key(name), []).append(row)
+    rows: dict[str, list[dict[str, str]]] = {}
+    limit = csv.field_size_limit(10**8)  # of the whole process, so it is given back
+    try:
+        with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            for row in csv.DictReader(file):
+                name = row["image"].removeprefix("'")
+                rows.setdefault(_key(name), []).append(row)
+    finally:
+        csv.field_size_limit(limit)
     failures = []
     for case in cases:
         name = _key(case.path.relative_to(folder / "in").as_posix())
