@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 from tests.browser.chromium import programs, start
+from tests.example_run import make_run
+
+from napari_bloodcells.core.report import ReportOptions, write_reports
+from napari_bloodcells.synthetic import SmearSettings
 
 ARTIFACTS = Path(__file__).resolve().parents[2] / "artifacts" / "browser"
 
@@ -36,3 +40,26 @@ def browser(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     found = start(tmp_path_factory.mktemp("profile"), downloads)
     yield found
     found.quit()
+
+
+@pytest.fixture(scope="module")
+def run() -> Any:
+    """Eight drawn fields, counted."""
+    return make_run({"": 8}, settings=SmearSettings(width=480, height=360, cells=5))
+
+
+@pytest.fixture(scope="module")
+def page(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report page of that count."""
+    return write_reports(run, tmp_path_factory.mktemp("report"), options=ReportOptions(wbc=7.2))[0]
+
+
+@pytest.fixture
+def opened(browser: Any, page: Path) -> Any:
+    """The page freshly opened, nothing remembered; at the end the console must be clean."""
+    browser.get(page.as_uri())
+    browser.execute_script("localStorage.clear()")
+    browser.get_log("browser")
+    browser.get(page.as_uri())
+    yield browser
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []

@@ -20,37 +20,13 @@ from tests.example_run import make_run
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.counting.cellstable import apply_corrections, cells_csv, read_cells
 from napari_bloodcells.core.differential import make_differential
-from napari_bloodcells.core.report import ReportOptions, write_reports
+from napari_bloodcells.core.report import write_reports
 from napari_bloodcells.core.report.inputs import ReportInput
 from napari_bloodcells.core.statistics.intervals import clopper_pearson, goodman, goodman_quantile, whole_percents
 from napari_bloodcells.core.statistics.reference import Flag, Patient, flag, load_ranges
 from napari_bloodcells.core.statistics.remarks import count_remarks, remarks
-from napari_bloodcells.synthetic import SmearSettings
 
 pytestmark = pytest.mark.browser
-RUN = {"": 8}
-SETTINGS = SmearSettings(width=480, height=360, cells=5)
-
-
-@pytest.fixture(scope="module")
-def run() -> Any:
-    return make_run(RUN, settings=SETTINGS)
-
-
-@pytest.fixture(scope="module")
-def page(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_reports(run, tmp_path_factory.mktemp("report"), options=ReportOptions(wbc=7.2))[0]
-
-
-@pytest.fixture
-def opened(browser: Any, page: Path) -> Any:
-    """The page freshly opened, nothing remembered; at the end the console must be clean."""
-    browser.get(page.as_uri())
-    browser.execute_script("localStorage.clear()")
-    browser.get_log("browser")
-    browser.get(page.as_uri())
-    yield browser
-    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
 
 
 def _keys(browser: Any, *keys: str) -> None:
@@ -366,60 +342,6 @@ def test_corrections_survive_a_closed_tab(opened: Any) -> None:
     assert "1 correction" in note.text
     note.find_element("css selector", "button").click()
     assert _counts(opened) == before
-
-
-SAVED = "Object.keys(localStorage).filter((k) => k.startsWith('napari-bloodcells:')).map((k) => localStorage[k])"
-
-
-def _reviewed_page(run: Any, folder: Path, corrections: str) -> str:
-    """The address of the page made with the corrections that a page has exported."""
-    folder.mkdir(exist_ok=True)
-    (folder / "cells.csv").write_text(corrections, "utf-8")
-    cells = apply_corrections(run.cells, read_cells(folder / "cells.csv"))
-    return str(write_reports(replace(run, cells=cells), folder)[0].as_uri())
-
-
-def test_what_the_page_holds_already_is_not_restored_again(opened: Any, run: Any, tmp_path: Path) -> None:
-    opened.execute_script("bloodcells.store.assign([0, 1], 2)")
-    opened.get(_reviewed_page(run, tmp_path, opened.execute_script("return bloodcells.store.csv()")))
-    assert opened.find_element("css selector", "#fact-reviewed").text.startswith("2 of ")
-    assert not opened.find_element("css selector", "#restored").is_displayed()
-    assert not opened.find_element("css selector", "#stale").is_displayed()
-    assert opened.find_elements("css selector", ".corrected.stale") == []
-    assert opened.execute_script(f"return {SAVED}") == []
-
-
-def test_an_older_correction_of_this_browser_does_not_override_a_newer_one_of_the_page(
-    opened: Any, run: Any, tmp_path: Path
-) -> None:
-    """This browser called cells 0 and 1 monocytes; another, later, cell 0 a basophil, and the page was made of that."""
-    opened.execute_script("bloodcells.store.assign([0, 1], bloodcells.store.classNamed('monocyte'))")
-    made = opened.execute_script(
-        "const s = bloodcells.store; s.put(1, s.baked(1));"
-        "s.put(0, [s.classNamed('basophil'), 1, 'Dr. B', '2199-01-01T00:00:00Z']); return s.csv()"
-    )
-    address = _reviewed_page(run, tmp_path, made)
-    opened.get(address)
-    names = "return [0, 1].map((i) => bloodcells.store.className(bloodcells.store.cells.class[i]))"
-    assert opened.execute_script(names) == ["basophil", "monocyte"]
-    assert "1 correction from" in opened.find_element("css selector", "#restored").text
-    # a change to the page itself holds, though the clock of the other was ahead
-    opened.execute_script("bloodcells.store.assign([0], bloodcells.store.classNamed('lymphocyte'))")
-    opened.get(address)
-    assert opened.execute_script(names) == ["lymphocyte", "monocyte"]
-
-
-def test_a_newer_correction_of_this_browser_is_restored_over_an_older_one_of_the_page(
-    opened: Any, run: Any, tmp_path: Path
-) -> None:
-    opened.execute_script("bloodcells.store.assign([0], bloodcells.store.classNamed('monocyte'))")
-    made = opened.execute_script(
-        "const s = bloodcells.store, c = s.snapshot(0);"
-        "s.put(0, [s.classNamed('basophil'), 1, '', '2001-01-01T00:00:00Z']);"
-        "const text = s.csv(); s.put(0, c); return text"
-    )
-    opened.get(_reviewed_page(run, tmp_path, made))
-    assert opened.execute_script("return bloodcells.store.className(bloodcells.store.cells.class[0])") == "monocyte"
 
 
 def test_without_scripts_paper_has_no_empty_heading(browser: Any, page: Path) -> None:
