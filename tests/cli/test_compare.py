@@ -162,7 +162,7 @@ TORN = _seen(["neutrophil"]).assign(x_max="wide")
         ("images.json", make_run({"": 1}).images, NAMES),
         ("images.parquet", make_run({"": 1}).images, NAMES),
         ("anna.json", pd.DataFrame(columns=[]), f"has no column image, {NAMES.removeprefix('has no column ')}"),
-        ("cells.json", TORN, "x_max is not a number in every row"),
+        ("cells.json", TORN, "has a box that is no number"),
     ],
     ids=["images.json", "images.parquet", "empty", "text"],
 )

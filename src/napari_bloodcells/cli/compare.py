@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_bloodcells.core.errors import AnnotationError, UsageError
+from napari_bloodcells.core.errors import UsageError
 from napari_bloodcells.core.files import display_name, keeps_path
 
 if TYPE_CHECKING:
@@ -77,20 +77,11 @@ def _table(path: Path) -> Path:
 @keeps_path
 def _cells(file: Path) -> pd.DataFrame:
     """The cells of a count; ``AnnotationError`` where the file is no table of them."""
-    from pandas.api.types import is_numeric_dtype
-
-    from napari_bloodcells.core.counting.cellstable import BOX_COLUMNS, read_cells
+    from napari_bloodcells.core.counting.cellstable import check_cells, read_cells
     from napari_bloodcells.core.counting.output import read_table
 
-    if file.suffix not in (".json", ".parquet"):
-        return read_cells(file)
-    table, needed = read_table(file), ["image", "cell", *BOX_COLUMNS, "class"]
-    if missing := [name for name in needed if name not in table]:
-        what = f"has no column {', '.join(missing)}; a table of cells needs {', '.join(needed)}"
-        raise AnnotationError(f"{display_name(file)}: {what}.")
-    for name in BOX_COLUMNS if len(table) else ():
-        if not is_numeric_dtype(table[name]) or table[name].isna().any():
-            raise AnnotationError(f"{display_name(file)}: {name} is not a number in every row; count again.")
+    table = read_table(file) if file.suffix in (".json", ".parquet") else read_cells(file)
+    check_cells(table, display_name(file))
     return table
 
 

@@ -30,7 +30,7 @@ from napari_bloodcells.core.counting.pipeline import FieldCounter, halves
 from napari_bloodcells.core.counting.result import CountResult
 from napari_bloodcells.core.counting.runlock import Renewing, RunLock
 from napari_bloodcells.core.counting.server import FEW, start_server
-from napari_bloodcells.core.counting.setup import CounterSetup, StageTimes, check_setup
+from napari_bloodcells.core.counting.setup import CounterSetup, StageTimes, check_setup, readers_of
 from napari_bloodcells.core.counting.shards import ShardPlan, ShardStore, digest_of, shard_size
 from napari_bloodcells.core.counting.shelf import Shelf
 from napari_bloodcells.core.counting.workers import Done, Work, run_inline, run_processes
@@ -260,7 +260,7 @@ class _Run:
             return run_cluster(self.options.cluster, self.setup, work, self.progress)
         if self.workers > 1:
             devices = self.options.devices or ("cpu",) * self.workers
-            setups = [replace(self.setup, device=name, readers=_readers(name, len(devices))) for name in devices]
+            setups = [replace(self.setup, device=name, readers=readers_of(name, len(devices))) for name in devices]
             shelf = self._shelf(plan, shards) if self.served else None
             return _import_meanwhile(run_processes(setups, work, self.progress, shelf), self.served)
         return run_inline(FieldCounter(self.setup, self.model), work, self.progress)
@@ -359,12 +359,7 @@ def _on_device(setup: CounterSetup, options: CountOptions) -> CounterSetup:
     told = "torch" not in sys.modules
     asked = options.devices or (setup.device,)
     found = ["cpu" if told and surely_cpu(name) else str(pick_device(name)) for name in asked]
-    return replace(setup, device=found[0], readers=_readers(found[0], len(found)))
-
-
-def _readers(device: str, processes: int) -> int:
-    """Threads that read ahead in each of so many processes: on a CPU none, as the processes themselves read."""
-    return 0 if device == "cpu" else max(1, min(16, cpu_count() // processes))
+    return replace(setup, device=found[0], readers=readers_of(found[0], len(found)))
 
 
 def _read_info(model: str) -> BundleInfo:

@@ -172,7 +172,7 @@ def test_a_worker_takes_a_device_of_its_own_machine(tiny_model: Path, monkeypatc
     """``auto`` is sent as it is: the machine that sends it may have a GPU, or none, where the workers do not."""
     made: list[CounterSetup] = []
     monkeypatch.setattr(cluster, "FieldCounter", made.append)
-    monkeypatch.setattr(cluster, "cpu_count", lambda: 40)
+    monkeypatch.setattr("napari_bloodcells.core.counting.setup.cpu_count", lambda: 40)
     for device in ("cpu", "cuda:1"):
         monkeypatch.setattr(cluster, "pick_device", lambda name, found=device: {"auto": found}[name])
         _Parcel.pack(CounterSetup(model=str(tiny_model), device="auto", boxes="xml", readers=3))._build()

@@ -21,7 +21,7 @@ import numpy as np
 from napari_bloodcells.core.boxes import iou
 from napari_bloodcells.core.classes import NOT_A_WBC, UNIDENTIFIED, fold
 from napari_bloodcells.core.errors import AnnotationError
-from napari_bloodcells.core.files import read_regular, write_atomic
+from napari_bloodcells.core.files import display_name, read_regular, write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +44,8 @@ MAX_BYTES = 2**30
 """Of a table that is read: some six million cells."""
 PROBABILITY_DECIMALS = 4
 PIXEL_DECIMALS = 2
+LARGEST = 10_000_000
+"""Pixels from the corner of an image within which a box must lie (as in VOC): far beyond the largest slide."""
 
 _LIKE_ESCAPE = re.compile(r"\\(?=udc[89a-f][0-9a-f]|r)")
 _FORMULA = re.compile(r"^'*[=+\-@\t\r]")
@@ -219,6 +221,27 @@ def _rows(path: Path) -> tuple[list[str], _Rows]:
         if len(row) != len(names):
             raise AnnotationError(f"{path.name}: row {number} has {len(row)} fields, not {len(names)} as the first.")
     return names, numbered
+
+
+def check_cells(cells: pd.DataFrame, name: str) -> None:
+    """``AnnotationError`` for a table that lacks what a table of cells needs, or has a box that no image can have.
+
+    The text begins with ``name`` and names the first cell with such a box.
+    """
+    if missing := [column for column in _REQUIRED if column not in cells]:
+        raise AnnotationError(f"{name}: has no column {', '.join(missing)}; count again.")
+    try:
+        boxes = cells[list(BOX_COLUMNS)].to_numpy(float)
+    except (ValueError, TypeError) as error:
+        raise AnnotationError(f"{name}: has a box that is no number ({error}); count again.") from error
+    sound = (abs(boxes) <= LARGEST).all(axis=1) & (boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
+    if not sound.all():
+        k = int((~sound).argmax())
+        cell, corners = cells.iloc[k], ", ".join(f"{value:g}" for value in boxes[k])
+        raise AnnotationError(
+            f"{name}: cell {cell['cell']} of {display_name(str(cell['image']))} has the box {corners}, which is none "
+            f"(x_min, y_min, x_max, y_max; at most {LARGEST} pixels); correct it, or count again."
+        )
 
 
 def header_names(line: str, separators: str = ",;\t") -> set[str]:

@@ -23,9 +23,9 @@ from napari_bloodcells.core.counting.cells import FieldRecord
 from napari_bloodcells.core.counting.jobs import FieldJob
 from napari_bloodcells.core.counting.pipeline import FieldCounter
 from napari_bloodcells.core.counting.server import no_interrupt
-from napari_bloodcells.core.counting.setup import BOX_CHOICES, CounterSetup, StageTimes
+from napari_bloodcells.core.counting.setup import BOX_CHOICES, CounterSetup, StageTimes, readers_of
 from napari_bloodcells.core.counting.workers import Done, Work, named_images
-from napari_bloodcells.core.devices import cpu_count, pick_device
+from napari_bloodcells.core.devices import pick_device
 from napari_bloodcells.core.errors import GO_ON, BloodcellsError, BundleError, OutageError, UsageError
 from napari_bloodcells.core.files import display_name
 from napari_bloodcells.core.progress import Progress, check_cancelled
@@ -206,8 +206,8 @@ class _Parcel:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(data)
             device = str(pick_device(self.setup.device))
-            readers = 0 if device == "cpu" else min(16, cpu_count())
-            setup = replace(self.setup, model=str(Path(folder) / self.setup.model), device=device, readers=readers)
+            model = str(Path(folder) / self.setup.model)
+            setup = replace(self.setup, model=model, device=device, readers=readers_of(device))
             if setup.boxes in BOX_CHOICES:
                 return FieldCounter(setup)
             counter = FieldCounter(replace(setup, boxes=str(Path(folder) / setup.boxes)))

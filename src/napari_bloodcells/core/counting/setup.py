@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from napari_bloodcells.core.devices import cpu_count
 from napari_bloodcells.core.errors import UsageError
 from napari_bloodcells.core.images import DEFAULT_MAX_PIXELS
 from napari_bloodcells.core.localize.base import check_find_threshold
@@ -80,6 +81,11 @@ class StageTimes:
             self.seconds[name] += seconds
         self.images += other.images
         self.cells += other.cells
+
+
+def readers_of(device: str, processes: int = 1) -> int:
+    """Threads that read ahead in each of so many processes: on a CPU none, as the processes themselves read."""
+    return 0 if device == "cpu" else max(1, min(16, cpu_count() // processes))
 
 
 def check_setup(setup: CounterSetup) -> None:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from napari_bloodcells.core.classes import NOT_A_WBC, UNIDENTIFIED, load_scheme, parse_scheme
 from napari_bloodcells.core.counting.cellstable import (
-    BOX_COLUMNS,
     PROBABILITY_PREFIX,
     apply_corrections,
+    check_cells,
     probability_columns,
     read_corrections,
 )
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
     from napari_bloodcells.core.classes import ClassScheme
     from napari_bloodcells.core.slides import Slide
-
-LARGEST = 10_000_000
-"""Pixels from the corner of an image within which a box must lie (as in VOC): far beyond the largest slide."""
 
 Loader = Callable[[str], "NDArray[np.uint8] | Slide | None"]
 """From the name of an image in the tables to its pixels, (H, W, 3) uint8, or to an open slide, which the caller closes
@@ -147,7 +144,7 @@ def from_folder(folder: Path, images: Path | None = None, corrections: Sequence[
     if images is not None and not images.is_dir():
         raise UsageError(f"{images}: no such folder; --images names the folder that was counted.")
     cells = read_table(path)
-    _check_boxes(cells, f"{folder.name}/{path.name}")
+    check_cells(cells, f"{folder.name}/{path.name}")
     if (path := find_table(folder, "images")) is not None:
         table = read_table(path)
         if not {"image", "status"} <= set(table.columns):
@@ -162,7 +159,7 @@ def from_folder(folder: Path, images: Path | None = None, corrections: Sequence[
     for corrected in corrections:
         said = read_corrections(corrected, found.scheme, classes)
         cells = apply_corrections(cells, said, list(table["image"]), as_counted)
-        _check_boxes(cells, corrected.name)
+        check_cells(cells, corrected.name)
     return replace(found, cells=cells, absent=_absent(folder, table, base, run))
 
 
@@ -180,25 +177,6 @@ def _run_of(folder: Path) -> dict[str, Any]:
     if not isinstance(run, dict):
         raise UsageError(f"{name}: is damaged (no JSON object); count again, or take it away.")
     return run
-
-
-def _check_boxes(cells: pd.DataFrame, name: str) -> None:
-    """Refuse a table without boxes, or with one that no image can have; the text names the first cell with one."""
-    needed = ("image", "cell", "class", *BOX_COLUMNS)
-    if missing := [column for column in needed if column not in cells]:
-        raise UsageError(f"{name}: has no column {', '.join(missing)}; count again.")
-    try:
-        boxes = cells[list(BOX_COLUMNS)].to_numpy(float)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"{name}: has a box that is no number ({error}); count again.") from error
-    sound = (abs(boxes) <= LARGEST).all(axis=1) & (boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
-    if not sound.all():
-        k = int((~sound).argmax())
-        cell, corners = cells.iloc[k], ", ".join(f"{value:g}" for value in boxes[k])
-        raise UsageError(
-            f"{name}: cell {cell['cell']} of {display_name(str(cell['image']))} has the box {corners}, which is none "
-            f"(x_min, y_min, x_max, y_max; at most {LARGEST} pixels); correct it, or count again."
-        )
 
 
 def _absent(folder: Path, images: pd.DataFrame, base: Path | None, run: Mapping[str, Any]) -> Absent | None:
