@@ -1,10 +1,11 @@
 """The table of ``docs/finding.md``: one command measures all rows, learned and classical side by side.
 
-    python -m benchmarks.finding DATA [--left-out benchmarks/finding/weights] [-o docs/finding.md] [-n 100]
+    python -m benchmarks.finding DATA [--left-out benchmarks/finding/weights] [-o docs/finding.md] [-n 60]
 
 Writes the figures of the page and ``benchmarks/finding/results.json``.  Rows of unseen sources need the localizers of
-``benchmarks.finding.left_out``, those of SSDlite the weights of ``benchmarks.finding.detector``; without these its rows
-are those of the former run, but for its speed, which is of another hour or machine.  Intervals are 95 %, bootstrap over
+``benchmarks.finding.left_out``, those of SSDlite the weights of ``benchmarks.finding.detector`` (and beside them, with ``-unseen`` in the name,
+those of one that saw none of these sources); without these its rows are those of the former run, but for its speed,
+which is of another hour or machine.  Intervals are 95 %, bootstrap over
 fields.  ``-n`` bounds the fields of one row (0: all).
 """
 
@@ -103,19 +104,27 @@ def all_rows(data: Path, left_out: Path, detector: Path, n: int) -> list[Row]:
     add(rows_of("bccd test", "learned", inside))
     add(rows_of("bccd test", "classical", measure(old, bccd)))
     candidates = [shipped, old]
+    validation = [item for item in collect([data / "bccd"]) if item.part == "val"]
+
+    def ssdlite(weights: Path) -> Candidate:
+        return surest_threshold(Candidate("SSDlite", Detector(weights), (0.0,) * 3), validation)
+
     if detector.exists():
-        validation = [item for item in collect([data / "bccd"]) if item.part == "val"]
-        candidates.append(surest_threshold(Candidate("SSDlite", Detector(detector), (0.0,) * 3), validation))
+        candidates.append(ssdlite(detector))
         add(rows_of("bccd test", "SSDlite", measure(candidates[-1], bccd)))
     else:
         print(f"no detector in {detector}; its rows are those of the former run", flush=True)
         former = [Row(**row) for row in json.loads(RESULTS.read_text("utf-8"))] if RESULTS.exists() else []
         add([row for row in former if row.method == "SSDlite" and row.measure != "ms"])
+    without = detector.with_stem(f"{detector.stem}-unseen")
+    strange = ssdlite(without) if without.exists() else None
     add([figure("bccd test", "learned", f"{c} AP50", inside.every[c], average_precision) for c in ("RBC", "Platelets")])
     add(count_error("bccd test", inside, "RBC") + count_error("bccd test", inside, "Platelets"))
     for source in LEFT_OUT:
         items = evenly(collect([data / source]), n) if n else collect([data / source])
         add(rows_of(f"{source} (unseen)", "classical", measure(old, items)))
+        if strange is not None:
+            add(rows_of(f"{source} (unseen)", "SSDlite", measure(strange, items)))
         if not (left_out / LEFT_OUT[source] / "localizer.json").exists():
             print(f"{source}: no localizer without it in {left_out}; row not measured", flush=True)
             continue

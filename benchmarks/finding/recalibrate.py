@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.finding.left_out import SOURCES
+from napari_bloodcells.core.files import write_atomic
 from napari_bloodcells.core.localize.calibrate_find import calibrate_localizer
 from napari_bloodcells.core.localize.collect import collect
-from napari_bloodcells.core.localize.store import home, read_localizer, save_localizer
+from napari_bloodcells.core.localize.store import METADATA, home, metadata_text, read_localizer
 from napari_bloodcells.core.progress import Silent
 
 
@@ -31,7 +32,7 @@ def main() -> None:
     info, net = read_localizer(given.localizer)
     items = collect([given.data / name for name in SOURCES if name not in given.without])
     new = calibrate_localizer(net, info, [item for item in items if item.part == "val"], Silent())
-    save_localizer(home(given.localizer), net, new, overwrite=True)
+    write_atomic(home(given.localizer) / METADATA, metadata_text(new).encode(), overwrite=True)
     for name, before, after in zip(info.classes, info.calibration, new.calibration, strict=True):
         print(f"{name}: {before} -> {after}")
     print("thresholds:", info.thresholds, "->", new.thresholds)

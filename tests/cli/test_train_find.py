@@ -30,7 +30,7 @@ def test_the_shipped_localizer_says_its_size_and_its_work(
     monkeypatch.setenv("COLUMNS", "150")
     assert run(["models", "info", "find"]) == 0
     shown = capsys.readouterr().out
-    assert "951,983 parameters, 0.209 GMAC" in shown
+    assert "951,983 parameters, 0.152 GMAC" in shown
     assert "3.8 MB" in shown
 
 

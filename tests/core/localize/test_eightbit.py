@@ -110,7 +110,8 @@ def test_the_shipped_localizer_sees_the_same_and_the_same_bits_alone_and_in_comp
     for image in images:
         one, other = whole.find(image), exact.find(image)
         assert len(one.wbc) == len(other.wbc)
-        np.testing.assert_allclose(one.wbc.xyxy, other.wbc.xyxy, atol=8)
+        left_to_right = [field.wbc.xyxy[np.argsort(field.wbc.xyxy[:, 0])] for field in (one, other)]
+        np.testing.assert_allclose(*left_to_right, atol=10)  # less than two pixels of the working image
         assert one.um_per_pixel == pytest.approx(other.um_per_pixel, rel=0.03)
 
 

@@ -285,3 +285,59 @@ def test_red_cells_of_a_large_field_are_all_looked_at() -> None:
     heat[1, ::4, ::4] = 3.0
     sides = np.full((12, 400, 400), np.log(6.0), np.float32)
     assert len(decode(heat, sides, DecodeSettings(), 1600, 1600)[1][0]) == 10_000
+
+
+class FewRedCells(LearnedLocalizer):
+    """Takes heaps of ``heap`` pixels for a few red cells, until it sees those of 12 pixels, surely, from close by."""
+
+    def __init__(self, heap: float, small: bool) -> None:
+        self.settings = LookSettings()
+        self.heap, self.small, self.looked = heap, small, 0
+
+    def _look(self, image, zoom, maps=None):
+        self.looked += 1
+        close = self.small and 12 * zoom > 6
+        size, sure = (12.0, 40) if close else (self.heap, 0)
+        return _Look((), (zoom, zoom), (9, 9), size * zoom, True, sure)
+
+
+@pytest.mark.parametrize(("small", "size"), [(True, 12.0), (False, 70.0)])
+def test_a_few_doubtful_red_cells_are_no_ruler_until_looked_at_closely(small: bool, size: float) -> None:
+    localizer = FewRedCells(70.0, small)
+    look = localizer._search(np.zeros((400, 400, 3), np.uint8), None, None)
+    assert look.red_cell is not None
+    assert look.red_cell / look.zoom[0] == pytest.approx(size)
+
+
+def test_sure_red_cells_are_looked_at_once() -> None:
+    localizer = FewRedCells(70.0, True)
+    localizer._look = lambda *given: _Look((), (0.3, 0.3), (9, 9), 20.0, True, 2)  # type: ignore[method-assign]
+    localizer._search(np.zeros((400, 400, 3), np.uint8), None, None)
+    assert not localizer.looked
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "both"),
+    [
+        ([0.9, 0.1], [0.5, 0.5], [0.9, 0.1]),  # nothing in doubt: not looked at again
+        ([0.5, 0.1], [0.5, 0.1], [0.5, 0.1]),
+        ([0.5, 0.1], [0.8, 0.1], [2 / 3, 0.1]),
+        ([0.5, 0.45], [None, 0.9], [0.731, 0.15]),  # the other one is now the best
+    ],
+)
+def test_a_white_cell_in_doubt_is_looked_at_again(localizer, monkeypatch, first, second, both) -> None:
+    boxes = np.array([[10, 10, 40, 40], [100, 10, 140, 50]], np.float32)
+    none = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+    seen = [i for i, score in enumerate(second) if score is not None]
+    again = boxes[seen] * np.float32(0.75), np.array([second[i] for i in seen], np.float32)
+    asked = []
+
+    def look(image, zoom, maps=None):
+        asked.append(zoom)
+        return _Look((again, none, none), (zoom, zoom), (300, 300), 12.0, True)
+
+    monkeypatch.setattr(localizer, "_look", look)
+    before = _Look(((boxes, np.array(first, np.float32)), none, none), (1.0, 1.0), (400, 400), 16.0, True)
+    (_, scores), *_ = localizer._doubts_looked_at_again(np.zeros((400, 400, 3), np.uint8), before).cells
+    assert scores.tolist() == pytest.approx(both, abs=0.002)
+    assert asked == ([] if second == [0.5, 0.5] and first[0] == 0.9 else [0.75])

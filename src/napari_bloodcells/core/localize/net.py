@@ -153,7 +153,7 @@ def n_parameters(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
-def count_macs(settings: NetSettings | None = None, height: int = 96, width: int = 128) -> int:
+def count_macs(settings: NetSettings | None = None, height: int = 80, width: int = 112) -> int:
     """Multiplications and additions (pairs) of the convolutions for a working image of ``height`` x ``width``.
 
     Examples

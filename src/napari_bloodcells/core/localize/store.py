@@ -116,7 +116,7 @@ def describe(name: str | Path = "default") -> dict[str, Any]:
         "classes": info.classes,
         "parameters": n_parameters(net),
         "bytes": (home(name) / WEIGHTS).stat().st_size,
-        "macs_640x480": count_macs(info.net, 96, 128),
+        "macs_640x480": count_macs(info.net),
         "thresholds": dict(zip(info.classes, info.thresholds, strict=True)),
         "training": info.training,
         "metrics": info.metrics,
