@@ -3,10 +3,10 @@
     python -m benchmarks.finding DATA [--left-out benchmarks/finding/weights] [-o docs/finding.md] [-n 60]
 
 Writes the figures of the page and ``benchmarks/finding/results.json``.  Rows of unseen sources need the localizers of
-``benchmarks.finding.left_out``, those of SSDlite the weights of ``benchmarks.finding.detector`` (and beside them, with ``-unseen`` in the name,
-those of one that saw none of these sources); without these its rows are those of the former run, but for its speed,
-which is of another hour or machine.  Intervals are 95 %, bootstrap over
-fields.  ``-n`` bounds the fields of one row (0: all).
+``benchmarks.finding.left_out``, those of SSDlite the weights of ``benchmarks.finding.detector`` (on unseen sources one
+that saw none of them, with ``-unseen`` in its name); without these its rows are those of the former run, but for its
+speed, which is of another hour or machine.  Intervals are 95 %, bootstrap over fields.  ``-n`` bounds the fields of one
+row (0: all).
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from napari_bloodcells.core.counting.pipeline import FieldCounter
 from napari_bloodcells.core.counting.setup import CounterSetup
 from napari_bloodcells.core.errors import OutageError
 from napari_bloodcells.core.images import Photograph
-from napari_bloodcells.core.localize.learned import LearnedLocalizer
+from napari_bloodcells.core.localize.maps import MapMaker
 from napari_bloodcells.synthetic import SmearSettings, write_folder
 
 
@@ -218,15 +218,15 @@ def test_a_failing_device_ends_the_run_which_is_resumed_to_the_same_bytes(
     count(smears, str(tiny_model), "find", "cpu", options=CountOptions(output=tmp_path / "sound", batch_size=1))
     calls = []
 
-    def through(self: LearnedLocalizer, *given: Any) -> Any:
+    def through(self: MapMaker, *given: Any) -> Any:
         calls.append(1)
         if len(calls) > 4:
             raise error
         return real(self, *given)
 
-    real = LearnedLocalizer._through_net
+    real = MapMaker._through_net
     with monkeypatch.context() as broken:
-        broken.setattr(LearnedLocalizer, "_through_net", through)
+        broken.setattr(MapMaker, "_through_net", through)
         with pytest.raises(OutageError, match=f"^{words}") as told:
             count(smears, str(tiny_model), "find", "cpu", options=CountOptions(output=tmp_path / "out", batch_size=1))
     assert "\n" not in str(told.value)
@@ -259,15 +259,15 @@ def test_memory_that_runs_out_once_costs_no_image(
     photographs: list[Path], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sound = counted(photographs, tiny_model)
-    real, seen = LearnedLocalizer._through_net, []
+    real, seen = MapMaker._through_net, []
 
-    def through(self: LearnedLocalizer, windows: Any, scales: Any) -> Any:
+    def through(self: MapMaker, windows: Any, scales: Any) -> Any:
         seen.append(len(windows))
         if len(seen) == 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return real(self, windows, scales)
 
-    monkeypatch.setattr(LearnedLocalizer, "_through_net", through)
+    monkeypatch.setattr(MapMaker, "_through_net", through)
     records = counted(photographs, tiny_model)
     assert seen[1] == 1
     assert [(a.status, len(a.cells)) for a in records] == [(b.status, len(b.cells)) for b in sound]

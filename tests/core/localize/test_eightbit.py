@@ -14,7 +14,7 @@ from napari_bloodcells.core import devices
 from napari_bloodcells.core.datasets.base import FieldTruth
 from napari_bloodcells.core.errors import BundleError
 from napari_bloodcells.core.find import find_images
-from napari_bloodcells.core.localize import learned
+from napari_bloodcells.core.localize import maps
 from napari_bloodcells.core.localize.calibrate_find import measure_ranges
 from napari_bloodcells.core.localize.collect import TruthField
 from napari_bloodcells.core.localize.eightbit import (
@@ -41,7 +41,7 @@ INFO = LocalizerInfo(name="small", channels=SMALL.channels, blocks=SMALL.blocks,
 def whole_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """This processor as one without bfloat16."""
     monkeypatch.setattr(devices, "fast_bf16", lambda device: False)
-    monkeypatch.setattr(learned, "fast_bf16", lambda device: False)
+    monkeypatch.setattr(maps, "fast_bf16", lambda device: False)
 
 
 @pytest.mark.parametrize(

@@ -13,39 +13,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.nn import functional as F
 
 from napari_bloodcells.core.boxes import iou, touches_border
-from napari_bloodcells.core.crops import WHITE_LEVEL, local_white
-from napari_bloodcells.core.devices import (
-    exact_float32,
-    fast_bf16,
-    fast_int8,
-    memory_ran_out,
-    pick_device,
-    release_memory,
-)
+from napari_bloodcells.core.devices import pick_device
 from napari_bloodcells.core.localize.base import RED_CELL_UM, Field, check_image, found, weighted_median
 from napari_bloodcells.core.localize.decode import DecodeSettings, Found, decode
-from napari_bloodcells.core.localize.eightbit import eight_bit
 from napari_bloodcells.core.localize.evidence import Evidence, gather_evidence
-from napari_bloodcells.core.localize.net import CLASSES, GRID, MEAN, SPREAD, STRIDE, CellNet, plain_weights
+from napari_bloodcells.core.localize.maps import MapMaker, Maps
+from napari_bloodcells.core.localize.net import CLASSES, CellNet
 from napari_bloodcells.core.localize.store import LocalizerInfo, home, read_localizer
 
 WBC_PER_RED_CELL = 1.87
 """A white cell's box is this many red cells across: the median of the sources that box both (``core.crops``)."""
-BATCH = 4
-"""First looks that go through the net together: 1.3 ms each instead of 2.0 one by one (one core, bfloat16); not so in
-float32, where an image would get other bits than alone (and 6.5 ms instead of 7.9)."""
-
-Maps: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Heat maps (3, h, w) and sides (12, h, w)."""
 
 
 @dataclass(frozen=True)
@@ -133,13 +116,8 @@ class LearnedLocalizer:
         self.name = info.name
         self.info = info
         self.settings = settings or LookSettings()
-        self.device = pick_device(device)
-        exact_float32(self.device)
-        self.precision = torch.bfloat16 if fast_bf16(self.device) else torch.float32
-        plain = plain_weights(net).to(self.device, self.precision).to(memory_format=torch.channels_last)
-        whole_numbers = bool(info.eight_bit) and fast_int8(self.device)
-        self.net = eight_bit(plain, info.ranges) if whole_numbers else plain
-        self._batch = BATCH if whole_numbers or self.precision == torch.bfloat16 else 1
+        self._maps = MapMaker(net, info.ranges, pick_device(device), self.settings.window, self.settings.halo)
+        self.net = self._maps.net
         self.thresholds = (info.thresholds[0] if threshold is None else threshold, *info.thresholds[1:])
         self._decoding = DecodeSettings()
 
@@ -165,22 +143,11 @@ class LearnedLocalizer:
 
         The batch is always full (the last one is filled up), so an image gives the same bits whatever its neighbors.
         """
-        if self._batch == 1:
+        if self._maps.batch == 1:
             return [self.find(image, um_per_pixel=um_per_pixel) for image in images]
         first = [self._first_zoom(check_image(image), um_per_pixel) for image in images]
-        small = [self._resized(image, zoom) for image, zoom in zip(images, first, strict=True)]
-        maps: dict[int, Maps] = {}
-        for size in dict.fromkeys(pixels.shape for pixels in small):
-            if max(size) > self.settings.window + 2 * self.settings.halo:
-                continue
-            alike = [i for i, pixels in enumerate(small) if pixels.shape == size]
-            for start in range(0, len(alike), self._batch):
-                part = alike[start : start + self._batch]
-                filled = [small[i] for i in (*part, *part[:1] * (self._batch - len(part)))]
-                scales = [torch.from_numpy(WHITE_LEVEL / local_white(pixels) / 255) for pixels in filled]
-                heat, sides = self._net_on(filled, torch.stack(scales))
-                maps.update({i: (heat[k], sides[k]) for k, i in enumerate(part)})
-        return [self._field(image, um_per_pixel, maps.get(i)) for i, image in enumerate(images)]
+        maps = self._maps.of_many([_resized(image, zoom) for image, zoom in zip(images, first, strict=True)])
+        return [self._field(image, um_per_pixel, found) for image, found in zip(images, maps, strict=True)]
 
     def _field(self, image: NDArray[np.uint8], um_per_pixel: float | None, first: Maps | None) -> Field:
         look = self._doubts_looked_at_again(image, self._search(image, um_per_pixel, first))
@@ -216,9 +183,10 @@ class LearnedLocalizer:
         if not ((scores > low) & (scores < high)).any():
             return look
         again = self._look(image, look.zoom[0] * rule.further)
-        shrunk = np.array([*again.zoom, *again.zoom], np.float32) / np.array([*look.zoom, *look.zoom], np.float32)
+        (x, y), (x_again, y_again) = look.zoom, again.zoom
         there, said = again.cells[0]
-        same = iou(boxes, there / shrunk) > rule.same_cell
+        back = np.array([x / x_again, y / y_again] * 2, np.float32)
+        same = iou(boxes, there * back) > rule.same_cell
         second = np.where(same, said, rule.not_seen).max(1, initial=rule.not_seen)
         both = (_log_odds(scores) + _log_odds(second)) / 2
         score = (1 / (1 + np.exp(-both))).astype(np.float32)
@@ -316,18 +284,11 @@ class LearnedLocalizer:
             return look
         return self._look(image, min(rule.enlarge_to / usual, rule.largest_zoom))
 
-    def _resized(self, image: NDArray[np.uint8], zoom: float) -> NDArray[np.uint8]:
-        height, width = image.shape[:2]
-        size = max(round(width * zoom), 4), max(round(height * zoom), 4)
-        if size == (width, height):
-            return image
-        return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0))
-
     def _look(self, image: NDArray[np.uint8], zoom: float, maps: Maps | None = None) -> _Look:
         """Cells of ``image`` at ``zoom`` working pixels per image pixel; ``maps`` where the net has seen it already."""
         height, width = image.shape[:2]
         size = max(round(width * zoom), 4), max(round(height * zoom), 4)
-        heat, sides = self._maps(self._resized(image, zoom)) if maps is None else maps
+        heat, sides = self._maps.of(_resized(image, zoom)) if maps is None else maps
         cells = decode(heat, sides, self._decoding, size[1], size[0])
         red_cell, from_red_cells = self._ruler(cells, size)
         sure = int((self._calibrated(cells[1][1], 1) >= self.settings.sure_score).sum())
@@ -371,61 +332,20 @@ class LearnedLocalizer:
         result: NDArray[np.float32] = (1 / (1 + np.exp(-logit))).astype(np.float32)
         return result
 
-    def _maps(self, small: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Heat maps (3, h, w) and sides (12, h, w) of a working image (H, W, 3) uint8."""
-        rule = self.settings
-        scale = torch.from_numpy(WHITE_LEVEL / local_white(small) / 255).to(self.device)
-        height, width = small.shape[:2]
-        if max(height, width) <= rule.window + 2 * rule.halo:
-            return self._net(small, scale)
-        heat = np.zeros((len(CLASSES), -(-height // STRIDE), -(-width // STRIDE)), np.float32)
-        sides = np.zeros((4 * len(CLASSES), *heat.shape[1:]), np.float32)
-        for top in range(0, height, rule.window):
-            for left in range(0, width, rule.window):
-                from_y, from_x = max(top - rule.halo, 0), max(left - rule.halo, 0)
-                to_y, to_x = min(top + rule.window, height), min(left + rule.window, width)
-                window = small[from_y : min(to_y + rule.halo, height), from_x : min(to_x + rule.halo, width)]
-                parts = self._net(window, scale)
-                y, x = (top - from_y) // STRIDE, (left - from_x) // STRIDE
-                h, w = -(-(to_y - top) // STRIDE), -(-(to_x - left) // STRIDE)
-                rows, columns = top // STRIDE, left // STRIDE
-                for whole, part in zip((heat, sides), parts, strict=True):
-                    whole[:, rows : rows + h, columns : columns + w] = part[:, y : y + h, x : x + w]
-        return heat, sides
 
-    def _net(self, pixels: NDArray[np.uint8], scale: torch.Tensor) -> Maps:
-        """Maps of one window."""
-        heat, sides = self._net_on([pixels], scale[None])
-        return heat[0], sides[0]
-
-    def _net_on(self, windows: Sequence[NDArray[np.uint8]], scales: torch.Tensor) -> Maps:
-        """Maps (N, ...) of windows of one size (H, W, 3); one by one where they are too many for a device's memory."""
-        try:
-            return self._through_net(windows, scales)
-        except RuntimeError as error:
-            if not memory_ran_out(error):
-                raise
-            release_memory(self.device)  # others may use the device too, and not for long
-        maps = [self._through_net([one], scale[None]) for one, scale in zip(windows, scales, strict=True)]
-        return np.concatenate([heat for heat, _ in maps]), np.concatenate([sides for _, sides in maps])
-
-    def _through_net(self, windows: Sequence[NDArray[np.uint8]], scales: torch.Tensor) -> Maps:
-        """Maps (N, ...) of windows, which are padded with a middle grey to whole grid cells."""
-        height, width = windows[0].shape[:2]
-        grid_height, grid_width = (-(-v // GRID) * GRID for v in (height, width))
-        with torch.inference_mode():
-            part = torch.from_numpy(np.stack(windows)).to(self.device)
-            x = (part * scales.to(self.device)[:, None, None]).clamp_(max=1.0).sub_(MEAN).div_(SPREAD)
-            if (height, width) != (grid_height, grid_width):
-                x = F.pad(x, (0, 0, 0, grid_width - width, 0, grid_height - height))
-            heat, sides = self.net(x.permute(0, 3, 1, 2).to(self.precision))
-            h, w = -(-height // STRIDE), -(-width // STRIDE)
-            return heat[:, :, :h, :w].float().cpu().numpy(), sides[:, :, :h, :w].float().cpu().numpy()
+def _resized(image: NDArray[np.uint8], zoom: float) -> NDArray[np.uint8]:
+    """The working image at ``zoom`` pixels per pixel of ``image``, four pixels or more each way."""
+    height, width = image.shape[:2]
+    size = max(round(width * zoom), 4), max(round(height * zoom), 4)
+    if size == (width, height):
+        return image
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0))
 
 
 def _log_odds(scores: NDArray[np.float32]) -> NDArray[np.float64]:
     p = np.minimum(np.maximum(scores.astype(np.float64), 1e-6), 1 - 1e-6)
-    return np.log(p / (1 - p))
+    odds: NDArray[np.float64] = np.log(p / (1 - p))
+    return odds
 
 
 def load_learned(name: str | Path = "default", device: str = "cpu", threshold: float | None = None) -> LearnedLocalizer:
