@@ -35,7 +35,7 @@ from napari_bloodcells.core.localize.score import (
     score_field,
 )
 
-ZOOMS = (0.4, 0.63, 1.6, 2.5)
+ZOOMS = (0.4, 0.63, 1.6, 2.5, 4.0)
 RESULTS = Path(__file__).parent / "results.json"
 
 
@@ -55,6 +55,15 @@ def rows_of(test: str, method: str, result: Measured, cell: str = "WBC") -> list
         figure(test, method, f"{cell} precision", sure, precision),
         figure(test, method, f"{cell} AP50", every, average_precision),
         figure(test, method, f"{cell} AP75", every, lambda fields: average_precision(fields, 1)),
+    ]
+
+
+def resized(test: str, result: Measured) -> list[Row]:
+    """Recall and precision on fields that were shrunk or enlarged."""
+    sure = result.sure["WBC"]
+    return [
+        figure(test, "learned", "WBC recall", sure, recall),
+        figure(test, "learned", "WBC precision", sure, precision),
     ]
 
 
@@ -135,11 +144,9 @@ def all_rows(data: Path, left_out: Path, detector: Path, n: int) -> list[Row]:
             add([figure(f"{source} (unseen)", "learned", "RBC AP50", result.every["RBC"], average_precision)])
         some = evenly(items, 40)
         for zoom in (1.0, *ZOOMS):
-            scores = measure(unseen, some, zoom).sure["WBC"]
-            add([figure(f"{source} (unseen) x {zoom:g}", "learned", "WBC recall", scores, recall)])
+            add(resized(f"{source} (unseen) x {zoom:g}", measure(unseen, some, zoom)))
     for zoom in ZOOMS:
-        scores = measure(shipped, bccd, zoom).sure["WBC"]
-        add([figure(f"bccd test x {zoom:g}", "learned", "WBC recall", scores, recall)])
+        add(resized(f"bccd test x {zoom:g}", measure(shipped, bccd, zoom)))
     ankara = [item for item in collect([data / "ankara"]) if item.part == "val"]
     kept = measure(shipped, ankara).every["RBC"]
     add([figure("ankara validation", "learned", "RBC AP50", kept, average_precision)])

@@ -213,7 +213,7 @@ def test_the_test_part_of_bccd_is_found(shared_data: Path) -> None:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("zoom", [0.4, 2.5])
+@pytest.mark.parametrize("zoom", [0.4, 2.5, 4.0])
 def test_real_fields_are_found_at_other_magnifications(
     localizer: LearnedLocalizer, shared_data: Path, zoom: float
 ) -> None:
@@ -226,23 +226,20 @@ def test_real_fields_are_found_at_other_magnifications(
         truth = read_voc(folder / "Annotations" / f"{name}.xml").boxes.named("WBC").xyxy * np.float32(zoom)
         scores.append(score_field(localizer.find(small).wbc, truth))
     assert recall(scores) >= 0.95
+    assert precision(scores) >= 0.9
 
 
-class Looking(LearnedLocalizer):
-    """Sees red cells of ``true`` pixels on patches, and ``first`` on the image as a whole, three of each."""
+class Patched(LearnedLocalizer):
+    """Sees red cells of ``true`` pixels on patches, so many of them ``surely``, and of ``first`` on the whole image."""
 
-    def __init__(self, first: float | None, true: float | None, comfortable: bool = True) -> None:
+    def __init__(self, first: float | None, true: float | None, comfortable: bool = True, surely: int = 40) -> None:
         self.settings = LookSettings()
-        self.first, self.true, self.comfortable, self.looked = first, true, comfortable, []
-
-    def _search(self, image, um_per_pixel, first):
-        return self._seen(self.true, 1.0)
+        self.first, self.true, self.comfortable, self.surely = first, true, comfortable, surely
 
     def _seen(self, size, zoom):
-        return _Look((), (zoom, zoom), (9, 9), None if size is None else size * zoom, size is not None)
+        return _Look((), (zoom, zoom), (9, 9), None if size is None else size * zoom, size is not None, self.surely)
 
     def _look(self, image, zoom, maps=None):
-        self.looked.append(zoom)
         return self._seen(self.true, zoom)
 
     def held(self) -> float | None:
@@ -253,24 +250,39 @@ class Looking(LearnedLocalizer):
 
 
 @pytest.mark.parametrize(
-    ("first", "true", "comfortable", "taken"),
+    ("first", "true", "comfortable", "surely", "taken"),
     [
-        (60.0, 50.0, True, 60.0),  # they agree: the image as a whole has more cells
-        (400.0, 12.0, True, 12.0),  # heaps of red cells passed for red cells
-        (None, 12.0, True, 12.0),
-        (14.0, 12.0, False, 12.0),  # the looks came to an end too far away
-        (400.0, None, True, 400.0),  # no patch shows three whole red cells
+        (60.0, 50.0, True, 40, 60.0),  # they agree: the image as a whole has more cells
+        (400.0, 12.0, True, 40, 12.0),  # heaps of red cells passed for red cells
+        (400.0, 12.0, True, 5, 400.0),  # what is inside of large ones passed for a few red cells
+        (None, 12.0, True, 40, 12.0),
+        (14.0, 12.0, False, 40, 12.0),  # the looks came to an end too far away
+        (400.0, 1.0, True, 40, 400.0),  # the patches' looks did: too small to be seen however close by
+        (400.0, None, True, 40, 400.0),  # no patch shows three whole red cells
     ],
 )
-def test_the_scale_of_a_large_image_must_hold_on_its_patches(first, true, comfortable, taken) -> None:
-    assert Looking(first, true, comfortable).held() == pytest.approx(taken)
+def test_the_scale_of_a_large_image_must_hold_on_its_patches(first, true, comfortable, surely, taken) -> None:
+    assert Patched(first, true, comfortable, surely).held() == pytest.approx(taken)
 
 
-def test_patches_that_see_different_scales_are_not_believed() -> None:
-    localizer = Looking(100.0, None)
+def test_patches_that_see_different_scales_are_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    localizer = Patched(100.0, None)
     sizes = iter([10.0, 20.0, 40.0, 80.0, 160.0])
-    localizer._search = lambda *given: localizer._seen(next(sizes), 1.0)  # type: ignore[method-assign]
+    monkeypatch.setattr(localizer, "_made_comfortable", lambda *given: localizer._seen(size := next(sizes), 20 / size))
     assert localizer.held() == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize("um_per_pixel", [0.06, 0.03])
+def test_large_photographs_with_large_red_cells_keep_their_scale(
+    localizer: LearnedLocalizer, um_per_pixel: float
+) -> None:
+    for seed in (21, 22):
+        smear = draw_smear(seed, SmearSettings(width=1600, height=1200, um_per_pixel=um_per_pixel, cells=2))
+        field = localizer.find(smear.image)
+        true = np.median(np.sqrt((smear.rbc.xyxy[:, 2:] - smear.rbc.xyxy[:, :2]).prod(1)))
+        assert field.um_per_pixel == pytest.approx(7.5 / true, rel=0.25)
+        score = score_field(field.wbc, smear.boxes.xyxy)
+        assert (score.hit, score.good) == (score.wanted, score.found)
 
 
 def test_a_scale_that_no_look_could_settle_is_told(localizer: LearnedLocalizer, monkeypatch) -> None:

@@ -58,7 +58,9 @@ class LookSettings:
     speck: float = 1.4
     """Red cells of one field are alike to this factor; what is smaller than the sure ones by more is dust."""
     fewest_sure: int = 2
-    """With fewer sure red cells than this the ruler may be heaps of far smaller ones: a closer look decides."""
+    """With fewer sure red cells than this the ruler may be heaps of far smaller ones: a closer look is taken."""
+    enough_sure: int = 10
+    """From so many sure red cells on a closer look, or a patch, is believed that they are smaller than it seemed."""
     patch: int = 640
     """Of an image with more pixels than ``unaided``, the scale must hold on patches of this side too: at first look
     such an image is so small that heaps of red cells may pass for red cells."""
@@ -261,7 +263,12 @@ class LearnedLocalizer:
         rule = self.settings
         zoom = min(look.zoom[0] * rule.closer, rule.largest_zoom)
         closer = self._made_comfortable(image, zoom, self._look(image, zoom))
-        return closer if closer.from_red_cells and closer.sure > max(look.sure, rule.fewest_sure) else look
+        return closer if self._is_comfortable(closer) and closer.sure >= rule.enough_sure else look
+
+    def _is_comfortable(self, look: _Look) -> bool:
+        """Whether red cells told the scale, at a size at which the net sees them well."""
+        low, high = self.settings.comfortable
+        return look.from_red_cells and look.red_cell is not None and low <= look.red_cell <= high
 
     def _held_against_patches(self, image: NDArray[np.uint8], look: _Look) -> _Look:
         """The look at a large image, or one at the scale that its patches agree on where that is another one, or where
@@ -271,16 +278,19 @@ class LearnedLocalizer:
         there the image's own stays.
         """
         rule = self.settings
-        seen = [self._search(patch, None, None) for patch in _patches(image, rule.patch)]
-        sizes = [found.red_cell / found.zoom[0] for found in seen if found.red_cell and found.from_red_cells]
+        sizes = []
+        for patch in _patches(image, rule.patch):
+            zoom = self._first_zoom(patch, None)
+            seen = self._made_comfortable(patch, zoom, self._look(patch, zoom))
+            if self._is_comfortable(seen) and seen.sure >= rule.enough_sure:
+                sizes.append((seen.red_cell or 0.0) / seen.zoom[0])
         if len(sizes) < 2:
             return look
         usual = float(np.median(sizes))
         alike = [size for size in sizes if 1 / rule.doubt < size / usual < rule.doubt]
-        own = look.red_cell / look.zoom[0] if look.red_cell and look.from_red_cells else np.inf
-        low, high = rule.comfortable
-        sure = low <= (look.red_cell or 0) <= high and 1 / rule.doubt < own / usual < rule.doubt
-        if sure or 2 * len(alike) <= len(sizes) or len(alike) < 2:
+        own = (look.red_cell or 0.0) / look.zoom[0]
+        agreed = self._is_comfortable(look) and 1 / rule.doubt < own / usual < rule.doubt
+        if agreed or 2 * len(alike) <= len(sizes) or len(alike) < 2:
             return look
         return self._look(image, min(rule.enlarge_to / usual, rule.largest_zoom))
 
