@@ -237,7 +237,9 @@ class Patched(LearnedLocalizer):
         self.first, self.true, self.comfortable, self.surely = first, true, comfortable, surely
 
     def _seen(self, size, zoom):
-        return _Look((), (zoom, zoom), (9, 9), None if size is None else size * zoom, size is not None, self.surely)
+        return _Look(
+            (), (zoom, zoom), (9, 9), None if size is None else size * zoom, size is not None, sure=self.surely
+        )
 
     def _look(self, image, zoom, maps=None):
         return self._seen(self.true, zoom)
@@ -302,20 +304,20 @@ def test_red_cells_of_a_large_field_are_all_looked_at() -> None:
 class FewRedCells(LearnedLocalizer):
     """Takes heaps of ``heap`` pixels for a few red cells, until it sees those of 12 pixels, surely, from close by."""
 
-    def __init__(self, heap: float, small: bool) -> None:
+    def __init__(self, heap: float, small: bool, likely: int = 7) -> None:
         self.settings = LookSettings()
-        self.heap, self.small, self.looked = heap, small, 0
+        self.heap, self.small, self.likely, self.looked = heap, small, likely, 0
 
     def _look(self, image, zoom, maps=None):
         self.looked += 1
         close = self.small and 12 * zoom > 6
         size, sure = (12.0, 40) if close else (self.heap, 0)
-        return _Look((), (zoom, zoom), (9, 9), size * zoom, True, sure)
+        return _Look((), (zoom, zoom), (9, 9), size * zoom, True, max(self.likely, sure), sure)
 
 
-@pytest.mark.parametrize(("small", "size"), [(True, 12.0), (False, 70.0)])
-def test_a_few_doubtful_red_cells_are_no_ruler_until_looked_at_closely(small: bool, size: float) -> None:
-    localizer = FewRedCells(70.0, small)
+@pytest.mark.parametrize(("small", "likely", "size"), [(True, 7, 12.0), (False, 7, 70.0), (True, 12, 70.0)])
+def test_a_few_doubtful_red_cells_are_no_ruler_until_looked_at_closely(small: bool, likely: int, size: float) -> None:
+    localizer = FewRedCells(70.0, small, likely)
     look = localizer._search(np.zeros((400, 400, 3), np.uint8), None, None)
     assert look.red_cell is not None
     assert look.red_cell / look.zoom[0] == pytest.approx(size)
@@ -323,7 +325,7 @@ def test_a_few_doubtful_red_cells_are_no_ruler_until_looked_at_closely(small: bo
 
 def test_sure_red_cells_are_looked_at_once() -> None:
     localizer = FewRedCells(70.0, True)
-    localizer._look = lambda *given: _Look((), (0.3, 0.3), (9, 9), 20.0, True, 2)  # type: ignore[method-assign]
+    localizer._look = lambda *given: _Look((), (0.3, 0.3), (9, 9), 20.0, True, 5, 2)  # type: ignore[method-assign]
     localizer._search(np.zeros((400, 400, 3), np.uint8), None, None)
     assert not localizer.looked
 

@@ -58,7 +58,8 @@ class LookSettings:
     speck: float = 1.4
     """Red cells of one field are alike to this factor; what is smaller than the sure ones by more is dust."""
     fewest_sure: int = 2
-    """With fewer sure red cells than this the ruler may be heaps of far smaller ones: a closer look is taken."""
+    """With fewer sure red cells than this, and fewer than ``enough_sure`` in all, the ruler may be heaps of far smaller
+    ones: a closer look is taken."""
     enough_sure: int = 10
     """From so many sure red cells on a closer look, or a patch, is believed that they are smaller than it seemed."""
     patch: int = 640
@@ -67,7 +68,7 @@ class LookSettings:
     unaided: int = 1_250_000
     doubt: float = 1.5
     """Factor by which patches and image differ before the patches are believed."""
-    doubtful: tuple[float, float] = (0.3, 0.6)
+    doubtful: tuple[float, float] = (0.35, 0.55)
     """Scores between which a white cell is in doubt: such a field is looked at again."""
     further: float = 0.75
     """Magnification from the last look to that one."""
@@ -90,8 +91,9 @@ class _Look:
     size: tuple[int, int]
     red_cell: float | None
     from_red_cells: bool
+    likely: int = 0
     sure: int = 0
-    """Red cells that are surely such."""
+    """Red cells that may serve as the ruler, and those of them that are surely such."""
 
 
 class LearnedLocalizer:
@@ -232,7 +234,7 @@ class LearnedLocalizer:
         if um_per_pixel is not None:
             return look
         look = self._made_comfortable(image, zoom, look)
-        if look.from_red_cells and look.sure < rule.fewest_sure:
+        if look.from_red_cells and look.sure < rule.fewest_sure and look.likely < rule.enough_sure:
             look = self._held_against_closer(image, look)
         if image.shape[0] * image.shape[1] > rule.unaided:
             return self._held_against_patches(image, look)
@@ -301,8 +303,9 @@ class LearnedLocalizer:
         heat, sides = self._maps.of(_resized(image, zoom)) if maps is None else maps
         cells = decode(heat, sides, self._decoding, size[1], size[0])
         red_cell, from_red_cells = self._ruler(cells, size)
-        sure = int((self._calibrated(cells[1][1], 1) >= self.settings.sure_score).sum())
-        return _Look(cells, (size[0] / width, size[1] / height), size, red_cell, from_red_cells, sure)
+        scores, rule = self._calibrated(cells[1][1], 1), self.settings
+        likely, sure = (int((scores >= least).sum()) for least in (rule.ruler_score, rule.sure_score))
+        return _Look(cells, (size[0] / width, size[1] / height), size, red_cell, from_red_cells, likely, sure)
 
     def _ruler(self, cells: tuple[Found, ...], size: tuple[int, int]) -> tuple[float | None, bool]:
         """Diameter of a red cell in working pixels, and whether three or more of them gave it.
