@@ -102,10 +102,20 @@ def parse_info(text: bytes, name: str) -> BundleInfo:
     try:
         info = BundleInfo.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(part)[:40] for part in first["loc"][:6]) or METADATA
-        raise BundleError(f"{name}: its metadata cannot be used: {where}: {first['msg']}.") from None
+        raise BundleError(f"{name}: its metadata cannot be used: {first_problem(error)}.") from None
     if info.arch not in architecture_names():
         known = ", ".join(architecture_names())
         raise BundleError(f"{name}: its architecture {info.arch!r} is not known here; known: {known}.")
     return info
+
+
+def first_problem(error: ValidationError, *, own: bool = False) -> str:
+    """The first thing that is wrong with metadata, in one line: where it stands, and what it should be.
+
+    ``own`` shows the text or number itself as well; a stranger's is better not repeated.
+    """
+    first = error.errors(include_url=False, include_context=False, include_input=own)[0]
+    where = ".".join(str(part)[:40] for part in first["loc"][:6]) or METADATA
+    given = first.get("input")
+    shown = f" {str(given)[:40]!r}" if isinstance(given, str | int | float) else ""
+    return f"{where}{shown}: {first['msg']}"

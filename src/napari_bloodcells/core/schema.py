@@ -30,9 +30,16 @@ Int = Annotated[int, Field(ge=-65536, le=65536)]
 Option = (
     bool | Int | Number | Annotated[str, Field(max_length=1000)] | Annotated[tuple[Number, ...], Field(max_length=64)]
 )
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Setting = bool | Whole | Number | Text | Annotated[tuple[Number, ...], Field(max_length=64)]
+"""A value of the recipe, which is only told and never computed with: a seed may have 63 bits."""
 Matrix = Annotated[tuple[Annotated[tuple[Count, ...], Field(max_length=200)], ...], Field(max_length=200)]
 
 MAX_CROP = 1024
+MAX_SIDE_UM = 1000
+MAX_CONTEXT = 20
+MAX_DISTANCE = 1e9
+MAX_SOURCES = 1000
 
 
 class _Record(BaseModel):
@@ -126,16 +133,16 @@ class BundleInfo(_Record):
     normalization: Normalization = Normalization()
     temperature: Annotated[float, Field(ge=0.01, le=100)] = 1.0
     min_confidence: Share = 0.0
-    max_distance: Annotated[float, Field(ge=0, le=1e9)] | None = None
+    max_distance: Annotated[float, Field(ge=0, le=MAX_DISTANCE)] | None = None
     confusion: Matrix | None = None
-    confusions: Annotated[dict[Annotated[str, Field(max_length=200)], Matrix], Field(max_length=200)] = Field(
+    confusions: Annotated[dict[Annotated[str, Field(max_length=200)], Matrix], Field(max_length=MAX_SOURCES)] = Field(
         default_factory=dict
     )
-    training: Annotated[tuple[TrainingSource, ...], Field(max_length=1000)] = ()
+    training: Annotated[tuple[TrainingSource, ...], Field(max_length=MAX_SOURCES)] = ()
     metrics: Annotated[tuple[Metric, ...], Field(max_length=5000)] = ()
     n_parameters: Count = 0
     macs: Count = 0
-    recipe: Annotated[dict[Label, Option | None], Field(max_length=200)] = Field(default_factory=dict)
+    recipe: Annotated[dict[Label, Setting | None], Field(max_length=200)] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     version: Annotated[str, Field(max_length=64)] = ""
     created: Annotated[str, Field(max_length=64)] = ""
@@ -146,7 +153,7 @@ class BundleInfo(_Record):
     def _parts_fit(self) -> BundleInfo:
         if not 8 <= self.crop.size <= MAX_CROP:
             raise ValueError(f"a crop of {self.crop.size} pixels is out of range (8 to {MAX_CROP})")
-        if not (0 < self.crop.side_um <= 1000 and 0 < self.crop.context <= 20):
+        if not (0 < self.crop.side_um <= MAX_SIDE_UM and 0 < self.crop.context <= MAX_CONTEXT):
             raise ValueError("the side or context of the crop is out of range")
         n = len(self.scheme.classes)
         for matrix in (self.confusion or ((0,) * n,) * n, *self.confusions.values()):

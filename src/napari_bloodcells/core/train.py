@@ -30,7 +30,7 @@ from napari_bloodcells.core.progress import Progress, Silent
 from napari_bloodcells.core.schema import BundleInfo
 from napari_bloodcells.core.statistics.metrics import Scores
 from napari_bloodcells.core.training.checkpoint import load_checkpoint, save_checkpoint
-from napari_bloodcells.core.training.finish import finish_bundle
+from napari_bloodcells.core.training.finish import check_describable, finish_bundle
 from napari_bloodcells.core.training.group import SharedProgress, joined
 from napari_bloodcells.core.training.history import Epoch, write_history
 from napari_bloodcells.core.training.plots import plot_confusion, plot_history
@@ -137,6 +137,7 @@ def train(
             stack.enter_context(torch.random.fork_rng(_cuda_devices(target)))
             stack.enter_context(repeatable(target))
             training, validation, scheme = group.first_then_others(lambda: gather(data, chosen, progress))
+            check_describable(chosen, training, validation, scheme)
             settings = _describe(chosen, training, validation)
             if settings != group.of_first(lambda: settings):
                 raise DataSetError("the processes of this training see other images or labels; give all the same data.")

@@ -115,7 +115,7 @@ def test_cells_beyond_a_distance_are_left_unidentified() -> None:
 def test_a_bundle_does_not_ask_for_the_weights_it_began_with() -> None:
     made = trainer_of()
     recipe = Recipe("r", "vgg16").with_overrides({"options.weights": "imagenet", "options.mode": "finetune"})
-    info = _describe(made, load_scheme("wbc4"), recipe)
+    info = _describe(recipe, made.training, load_scheme("wbc4"))
     assert info.options["weights"] == "none"
     assert info.options["mode"] == "finetune"
 

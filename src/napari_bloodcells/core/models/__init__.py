@@ -7,6 +7,7 @@ A file of this folder that has an ``ARCHITECTURE`` is in the registry; nothing e
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from napari_bloodcells.core.models.architecture import Architecture
 if TYPE_CHECKING:
     from napari_bloodcells.core.models.classifier import Classifier
 
-__all__ = ["Architecture", "architecture", "architecture_names", "architectures", "build"]
+__all__ = ["Architecture", "architecture", "architecture_names", "architectures", "build", "check_options"]
 
 _HELPERS = {"architecture", "classifier", "layers"}
 
@@ -76,8 +77,13 @@ def build(arch: str, n_classes: int, **options: Any) -> Classifier:
     found = architecture(arch)
     if n_classes < 2:
         raise UsageError(f"a classifier needs two classes or more, not {n_classes}.")
-    unknown = sorted(set(options) - set(found.options))
-    if unknown:
-        known = ", ".join(found.options) or "none"
-        raise UsageError(f"{arch} has no option {', '.join(unknown)}; its options: {known}.")
+    check_options(found, options)
     return found.build(n_classes, **{**found.options, **options})
+
+
+def check_options(arch: Architecture, options: Iterable[str]) -> None:
+    """Refuse (``UsageError``) the name of an option that the architecture does not have."""
+    unknown = sorted(set(options) - set(arch.options))
+    if unknown:
+        known = ", ".join(arch.options) or "none"
+        raise UsageError(f"{arch.name} has no option {', '.join(unknown)}; its options: {known}.")

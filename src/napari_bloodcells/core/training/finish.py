@@ -1,16 +1,25 @@
-"""From a finished training to a bundle: temperature, feature space, thresholds, and figures on the validation cells."""
+"""From a finished training to a bundle: temperature, feature space, thresholds, and figures on the validation cells.
+
+What the bundle will say is put together once before the first epoch (``check_describable``): whatever its schema does
+not take must be told before hours of training, not after.
+"""
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from typing import Any
 
+import numpy as np
 import torch
+from pydantic import ValidationError
 
+from napari_bloodcells.core.bundleinfo import MAX_METADATA, first_problem
 from napari_bloodcells.core.classes import ClassScheme
+from napari_bloodcells.core.errors import UsageError
 from napari_bloodcells.core.featurespace import FeatureSpace, fit_feature_space
 from napari_bloodcells.core.model import Model
-from napari_bloodcells.core.models import architecture
-from napari_bloodcells.core.models.architecture import count_parameters
+from napari_bloodcells.core.models import architecture, check_options
 from napari_bloodcells.core.models.classifier import Classifier
 from napari_bloodcells.core.progress import Progress, check_cancelled
 from napari_bloodcells.core.schema import BundleInfo, Normalization, TrainingSource, count_confusions, scheme_info
@@ -23,6 +32,8 @@ from napari_bloodcells.core.training.trainer import Trainer
 from napari_bloodcells.core.training.views import MOST_CELLS, N_VIEWS, even_cells, stained_views
 
 _PART = 256
+_MAX_FIGURE = 500
+"""Bytes of metadata that one figure with its interval takes, at most."""
 
 
 def finish_bundle(
@@ -37,7 +48,7 @@ def finish_bundle(
     module = trainer.evaluated
     module.load_state_dict(trainer.best)
     module.eval().float()
-    info = _describe(trainer, scheme, recipe)
+    info = _describe(recipe, trainer.training, scheme)
     copy = architecture(recipe.arch).skeleton(len(scheme.names), **dict(info.options))
     copy.load_state_dict({name: t.clone() for name, t in trainer.best.items()}, assign=True)
     model = Model(info, copy, None, trainer.device)
@@ -56,14 +67,13 @@ def finish_bundle(
     scores = score(truth, shares, scheme.names, trainer.validation.groups.tolist())
     distance = space.distance(features)
     space = space.in_units_of(max(float(distance.quantile(0.99)), 1e-9))
-    limit = recipe.max_distance or None
+    limit = info.max_distance
     known = shares.max(1) >= recipe.min_confidence
     if limit is not None:
         known &= space.distance(features).numpy() <= limit
     sources = trainer.validation.sources[known]
     update = {
         "temperature": temperature,
-        "max_distance": limit,
         "confusion": tuple(tuple(int(v) for v in row) for row in scores.confusion),
         "confusions": count_confusions(sources, truth[known], shares.argmax(1)[known], len(scheme.names)),
         "metrics": scores.metrics,
@@ -71,14 +81,37 @@ def finish_bundle(
     return module, info.model_copy(update=update), scores, space
 
 
-def _describe(trainer: Trainer, scheme: ClassScheme, recipe: Recipe) -> BundleInfo:
+def check_describable(recipe: Recipe, training: Cells, validation: Cells, scheme: ClassScheme) -> None:
+    """Refuse (``UsageError``) a training of which the bundle could not tell, before it begins."""
+    check_options(architecture(recipe.arch), recipe.options)
+    n = len(scheme.names)
+    largest = ((len(validation),) * n,) * n
+    try:
+        found = _describe(recipe, training, scheme).model_dump()
+        sources = np.unique(validation.sources).tolist()
+        info = BundleInfo(**{**found, "confusion": largest, "confusions": dict.fromkeys(sources, largest)})
+    except ValidationError as error:
+        raise UsageError(
+            f"recipe {recipe.name}: the model could not be kept, as its metadata cannot hold "
+            f"{first_problem(error, own=True)}; change that in the recipe, the scheme or the names of the data."
+        ) from None
+    size = len(info.model_dump_json(indent=1)) + _MAX_FIGURE * (1 + 3 * n)
+    if size > MAX_METADATA:
+        raise UsageError(
+            f"recipe {recipe.name}: the model could not be kept: {len(sources)} data folders and {n} classes make "
+            f"metadata of more than {MAX_METADATA / 2**20:.0f} MB; put the cells into fewer folders."
+        )
+
+
+def _describe(recipe: Recipe, training: Cells, scheme: ClassScheme) -> BundleInfo:
+    """What is known of the model before it is trained; ``ValidationError`` where a bundle cannot tell it."""
     arch = architecture(recipe.arch)
     options: dict[str, Any] = {**arch.options, **recipe.options}
     if "weights" in options:
         options["weights"] = "none"  # they are in the bundle now
-    counts = trainer.training.counts(scheme)
+    counts = training.counts(scheme)
     return BundleInfo(
-        name=recipe.name,
+        name=_model_name(recipe),
         description=recipe.description,
         arch=recipe.arch,
         options=options,
@@ -87,13 +120,20 @@ def _describe(trainer: Trainer, scheme: ClassScheme, recipe: Recipe) -> BundleIn
         input_size=arch.input_size,
         normalization=Normalization(mean=recipe.input.mean, std=recipe.input.std),
         min_confidence=recipe.min_confidence,
+        max_distance=recipe.max_distance or None,
         training=tuple(TrainingSource(source=source, counts=found) for source, found in counts.items()),
-        n_parameters=count_parameters(trainer.module),
+        n_parameters=arch.n_parameters(len(scheme.names), **options),
         macs=arch.macs(len(scheme.names), **options),
         recipe=recipe.flat(),
         seed=recipe.seed,
         license=recipe.license,
     )
+
+
+def _model_name(recipe: Recipe) -> str:
+    """The recipe's name as models are called, who may become folders: ``mein-rezept`` for ``mein rezept``."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", recipe.name) if not unicodedata.combining(c))
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).lstrip("._-")[:64].rstrip(".-") or recipe.arch
 
 
 def _through(model: Model, cells: Cells, progress: Progress) -> tuple[torch.Tensor, torch.Tensor]:

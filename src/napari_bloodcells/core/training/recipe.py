@@ -18,6 +18,7 @@ from napari_bloodcells.core.crops import CropSpec
 from napari_bloodcells.core.errors import UsageError
 from napari_bloodcells.core.files import display_name, read_regular
 from napari_bloodcells.core.installed import recipe_names
+from napari_bloodcells.core.schema import MAX_CONTEXT, MAX_CROP, MAX_DISTANCE, MAX_SIDE_UM
 from napari_bloodcells.core.training.augment import AugmentSettings
 
 DEFAULT = "wbc5"
@@ -145,7 +146,11 @@ class Recipe:
             ("optimizer.lr", self.optimizer.lr, 1e-9, 1e3),
             ("sampler.temper", self.sampler.temper, 0, 1),
             ("sampler.epoch_cells", self.sampler.epoch_cells, 0, 1e9),
-            ("crop.size", self.crop.size, 8, 1024),
+            ("crop.size", self.crop.size, 8, MAX_CROP),
+            ("crop.side_um", self.crop.side_um, 0, MAX_SIDE_UM),
+            ("crop.context", self.crop.context, 0, MAX_CONTEXT),
+            ("min_confidence", self.min_confidence, 0, 1),
+            ("max_distance", self.max_distance, 0, MAX_DISTANCE),
         )
         for name, value, low, high in limits:
             if not low <= value <= high:
@@ -259,7 +264,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float | str)
-            or (kind is int and int(value) != float(value))
+            or (kind is int and isinstance(value, float) and not value.is_integer())
         ):
             raise ValueError
         return kind(value)
