@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from napari_bloodcells.core.bundle import load_model
+from napari_bloodcells.core.calibrate import _gather
 from napari_bloodcells.core.errors import (
     BloodcellsError,
     BundleError,
@@ -22,6 +23,7 @@ from napari_bloodcells.core.errors import (
     DataWarning,
     OutputError,
 )
+from napari_bloodcells.core.evaluate import evaluate
 from napari_bloodcells.core.progress import Silent
 from napari_bloodcells.core.train import train
 from napari_bloodcells.core.training.recipe import Recipe, SamplerSettings
@@ -258,6 +260,20 @@ def test_a_published_test_part_is_not_trained_on(cells: Path, tmp_path: Path) ->
         training, validation, _ = gather(tmp_path / "parts", recipe.with_overrides({"use_test": use_test}), Silent())
         assert len(training) + len(validation) == n
         assert not set(training.groups) & set(validation.groups)
+
+
+def test_class_folders_may_be_named_after_classes_of_ones_own_scheme_alone(cells: Path, tmp_path: Path) -> None:
+    own = {"neutrophil": "hairy cell", "eosinophil": "smudge", "lymphocyte": "sezary"}
+    for name, called in own.items():
+        (tmp_path / "own" / called).mkdir(parents=True)
+        for file in (cells / name).iterdir():
+            (tmp_path / "own" / called / file.name).write_bytes(file.read_bytes())
+    scheme = tmp_path / "mine.json"
+    scheme.write_text(json.dumps({"name": "mine", "classes": list(own.values())}))
+    result = train(tmp_path / "own", "cnn3", tmp_path / "m", overrides={**QUICK, "scheme": str(scheme)})
+    assert result.info.learned == (True, True, True)
+    assert evaluate(tmp_path / "m", tmp_path / "own").scores.n == 36
+    assert len(_gather(load_model(tmp_path / "m"), tmp_path / "own", Silent())[0]) == 36
 
 
 LABELS = torch.tensor([0] * 90 + [1] * 10)

@@ -195,7 +195,7 @@ def _temperature(logits: NDArray[np.float64], labels: NDArray[np.int64], old: fl
 
 def _gather(model: Model, data: Data, progress: Progress) -> tuple[CropPack, LabeledCells]:
     scheme = model.info.class_scheme
-    sets = [d.in_scheme(scheme).labeled() for d in open_datasets(data)]
+    sets = [d.in_scheme(scheme).labeled() for d in open_datasets(data, scheme)]
     names = ", ".join(d.name for d in sets)
     sets = [d for d in sets if len(d)]
     n = sum(len(d) for d in sets)

@@ -128,7 +128,7 @@ def evaluate(
     progress = progress or Silent()
     loaded = model if isinstance(model, Model) else load_model(model, device)
     scheme = loaded.info.class_scheme
-    sets = [d.part(part) if part else d for d in open_datasets(data)]
+    sets = [d.part(part) if part else d for d in open_datasets(data, scheme)]
     left_out: Counter[str] = Counter()
     chosen = [_labeled(d.in_scheme(scheme), left_out) for d in sets]
     if boxes == "find":

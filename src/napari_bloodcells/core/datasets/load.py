@@ -73,17 +73,20 @@ def load_dataset(folder: Path | str, scheme: ClassScheme | str | None = None) ->
     )
 
 
-def open_datasets(data: Data) -> list[DataSet]:
-    """``data`` (a folder, a ``DataSet``, or a list of them) as data sets."""
+def open_datasets(data: Data, scheme: ClassScheme | None = None) -> list[DataSet]:
+    """``data`` (a folder, a ``DataSet``, or a list of them) as data sets.
+
+    Folders are read with ``scheme`` (``load_dataset``): class folders may be named after classes that it alone has.
+    """
     listed = [data] if isinstance(data, str | Path | DataSet) else list(data)
     if not listed:
         raise DataSetError("no data were given to train on.")
-    return [d if isinstance(d, DataSet) else _opened(Path(d)) for d in listed]
+    return [d if isinstance(d, DataSet) else _opened(Path(d), scheme) for d in listed]
 
 
-def _opened(folder: Path) -> DataSet:
+def _opened(folder: Path, scheme: ClassScheme | None) -> DataSet:
     """A folder's data set; what was left out or worked around in it is told."""
-    dataset = load_dataset(folder)
+    dataset = load_dataset(folder, scheme)
     more = len(dataset.problems) - TOLD
     for problem in dataset.problems[:TOLD]:
         warnings.warn(problem, DataWarning, stacklevel=4)

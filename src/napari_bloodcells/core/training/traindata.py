@@ -86,7 +86,7 @@ def gather(data: Data, recipe: Recipe, progress: Progress) -> tuple[Cells, Cells
         If there is no labeled cell, fewer than two classes, or nothing is left for validation.
     """
     scheme = load_scheme(recipe.scheme)
-    sets = [d.in_scheme(scheme).labeled() for d in open_datasets(data)]
+    sets = [d.in_scheme(scheme).labeled() for d in open_datasets(data, scheme)]
     if not recipe.use_test:
         sets = _without_tests(sets)
     names = ", ".join(d.name for d in sets)
