@@ -48,6 +48,33 @@ def test_a_split_depends_on_the_seed_and_not_on_the_order() -> None:
     assert set(first.groups) != set(grouped_split(data, (0.5, 0.5), 2)[0].groups)
 
 
+@pytest.mark.parametrize("n_groups", [2, 3, 5])
+@pytest.mark.parametrize("fractions", [(0.85, 0.15), (0.1, 0.9), (0.9, 0.1)])
+def test_a_few_large_groups_leave_no_part_empty(n_groups: int, fractions: tuple[float, ...]) -> None:
+    labels = ("neutrophil", "monocyte") * 6
+    samples = [
+        Sample(Path(f"{g}_{i}.png"), None, x, f"g{g}", "x") for g in range(n_groups) for i, x in enumerate(labels)
+    ]
+    parts = grouped_split(DataSet("x", Path("x"), tuple(samples), "tree"), fractions, 0)
+    assert all(len(p) for p in parts)
+    assert sum(map(len, parts)) == len(samples)
+    assert not set(parts[0].groups) & set(parts[1].groups)
+
+
+def test_a_part_that_was_empty_gets_the_smallest_group_without_a_class_of_its_own() -> None:
+    groups = {"a": "nnnnnnmmmm", "b": "nnnnmm", "c": "nnnmmmm", "d": "ee"}
+    samples = [
+        Sample(Path(f"{g}_{i}.png"), None, x, g, "x") for g, cells in groups.items() for i, x in enumerate(cells)
+    ]
+    parts = grouped_split(DataSet("x", Path("x"), tuple(samples), "tree"), (0.95, 0.05), 0)
+    assert set(parts[1].groups) == {"b"}
+
+
+def test_one_group_is_not_parted() -> None:
+    samples = tuple(Sample(Path(f"{i}.png"), None, "neutrophil", "g", "x") for i in range(4))
+    assert [len(p) for p in grouped_split(DataSet("x", Path("x"), samples, "tree"), (0.85, 0.15), 0)] == [4, 0]
+
+
 def test_every_sample_is_held_out_once() -> None:
     data = made_up()
     folds = grouped_folds(data, 5, 0)

@@ -276,6 +276,23 @@ def test_class_folders_may_be_named_after_classes_of_ones_own_scheme_alone(cells
     assert len(_gather(load_model(tmp_path / "m"), tmp_path / "own", Silent())[0]) == 36
 
 
+def test_three_patients_are_enough_and_one_is_not(cells: Path, tmp_path: Path) -> None:
+    names = [f"{name}-{i}" for name in COLORS for i in range(12)]
+    for name in COLORS:
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for file in (cells / name).iterdir():
+            (tmp_path / "mine" / name / file.name).write_bytes(file.read_bytes())
+    recipe = Recipe("r", "cnn3").with_overrides({**QUICK, "val_fraction": 0.15})
+    for patients, sizes in ((3, (24, 12)), (1, None)):
+        rows = [f"{name},patient {i % patients}\n" for i, name in enumerate(names)]
+        (tmp_path / "mine" / "groups.csv").write_text("image,group\n" + "".join(rows))
+        if sizes:
+            assert tuple(map(len, gather(tmp_path / "mine", recipe, Silent())[:2])) == sizes
+        else:
+            with pytest.raises(DataSetError, match=r"all cells are of one group \(groups\.csv\)"):
+                gather(tmp_path / "mine", recipe, Silent())
+
+
 LABELS = torch.tensor([0] * 90 + [1] * 10)
 SOURCES = torch.tensor(([0] * 80 + [1] * 10) + [0] * 10)
 SHARES = [

@@ -9,6 +9,7 @@ Roboflow's copies.  A user's own ``groups.csv`` in the data folder adds to these
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -83,7 +84,8 @@ def grouped_split(dataset: DataSet, fractions: Sequence[float], seed: int) -> tu
     Returns
     -------
     tuple of DataSet
-        One for each fraction.  Shares are met as well as the sizes of the groups allow.
+        One for each fraction.  Shares are met as well as the sizes of the groups allow; none is empty as long as there
+        are as many groups as parts.
     """
     shares = np.asarray(fractions, float)
     if len(shares) < 1 or (shares <= 0).any() or abs(shares.sum() - 1) > 1e-6:
@@ -135,7 +137,22 @@ def _assign(dataset: DataSet, shares: NDArray[np.float64], seed: int) -> dict[st
         part = int(np.argmax(gain - 1e-12 * np.arange(len(shares))))
         missing[part] -= counts[row]
         part_of[groups[row]] = part
+    sizes = Counter(part_of.values())
+    for part in range(len(shares)):
+        if not sizes[part]:  # groups larger than its share each went elsewhere, as three patients do for 15 %
+            moved = _least_missed(counts, [row for row in order[::-1] if sizes[part_of[groups[row]]] > 1])
+            if moved is not None:
+                sizes[part_of[groups[moved]]] -= 1
+                sizes[part] += 1
+                part_of[groups[moved]] = part
     return part_of
+
+
+def _least_missed(counts: NDArray[np.float64], rows: list[int]) -> int | None:
+    """Of ``rows`` (groups, the smallest first) the first that has no class for itself, else the first; None of none."""
+    total = counts.sum(0)
+    shared = [row for row in rows if (counts[row] < total - 1e-9)[counts[row] > 0].all()]
+    return next(iter(shared + rows), None)
 
 
 def _part(dataset: DataSet, part_of: dict[str, int], part: int) -> DataSet:

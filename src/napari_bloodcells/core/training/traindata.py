@@ -107,7 +107,7 @@ def gather(data: Data, recipe: Recipe, progress: Progress) -> tuple[Cells, Cells
     if len(scheme.names) - len(missing) < 2:
         raise DataSetError(f"{names}: cells of only one class to train on; a classifier needs two.")
     if not len(validation):
-        raise DataSetError(f"{names}: too few original cells to set {recipe.val_fraction:.0%} apart for validation.")
+        raise DataSetError(f"{names}: all cells are of one group (groups.csv); validation needs another beside it.")
     if missing:
         warnings.warn(
             f"{names}: no cell of {', '.join(missing)}: the model will never say so.", DataWarning, stacklevel=2
