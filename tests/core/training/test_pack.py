@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,29 @@ def test_a_changed_photograph_is_cut_again(dataset, tmp_path):
     pack_crops(dataset, SPEC, SCHEME, cache=tmp_path / "cache")
     Image.fromarray(np.full((100, 120, 3), 77, np.uint8)).save(dataset.samples[0].image, compress_level=0)
     assert torch.equal(pack_crops(dataset, SPEC, SCHEME, cache=tmp_path / "cache").crops[0], cut(dataset.samples[0]))
+
+
+HARM = {
+    "cut off": lambda file: os.truncate(file, 200),
+    "empty": lambda file: os.truncate(file, 0),
+    "deleted": lambda file: file.unlink(),
+    "no array": lambda file: file.write_bytes(b"thesis"),
+    "of other cells": lambda file: np.save(file, np.load(file)[:2]),
+    "of another type": lambda file: np.save(file, np.load(file).astype(np.float64)),
+}
+
+
+@pytest.mark.parametrize("name", ["crops.npy", "extent.npy"])
+@pytest.mark.parametrize("harm", HARM.values(), ids=HARM)
+def test_a_damaged_pack_is_cut_again_and_kept(dataset, tmp_path, harm, name, monkeypatch):
+    first = pack_crops(dataset, SPEC, SCHEME, cache=tmp_path / "cache")
+    (file,) = tmp_path.glob(f"cache/packs/*/{name}")
+    harm(file)
+    again = pack_crops(dataset, SPEC, SCHEME, cache=tmp_path / "cache")
+    assert torch.equal(again.crops, first.crops)
+    assert torch.equal(again.extent, first.extent)
+    monkeypatch.setattr(pack, "read_image", lambda path: pytest.fail(f"{path} was read again"))
+    pack_crops(dataset, SPEC, SCHEME, cache=tmp_path / "cache")
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(dataset, tmp_path):

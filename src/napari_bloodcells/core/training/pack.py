@@ -4,7 +4,8 @@ Trainings read the same cells hundreds of times; decoding them each time would t
 ``pack_crops`` reads each photograph once, cuts its cells as counting does (``crops.py``) and keeps the result in the
 user's cache folder under a key of everything that went in: files, boxes, scales, crop settings, and the localizer where
 it has to measure a scale: that of a field with boxes of which no scale is known, as ``count --boxes xml`` does.  An
-entry is written under another name and renamed, so a pack that is there is whole.
+entry is written under another name and renamed, so a pack that is there was whole; one that was damaged since is cut
+anew.
 """
 
 from __future__ import annotations
@@ -127,7 +128,8 @@ def pack_crops(
     labels = torch.tensor([_label(s, scheme) for s in dataset.samples], dtype=torch.int64)
     localizer = _localizer_for(dataset, spec)
     place = (cache or cache_folder()) / "packs" / _key(dataset, spec, localizer)
-    crops, extent = _load(place) or _cut_and_keep(dataset, spec, progress or Silent(), place, localizer)
+    kept = _load(place, len(dataset), spec.size)
+    crops, extent = kept or _cut_and_keep(dataset, spec, progress or Silent(), place, localizer)
     samples = dataset.samples
     return CropPack(
         crops,
@@ -252,11 +254,19 @@ def _key(dataset: DataSet, spec: CropSpec, localizer: LearnedLocalizer | None) -
     return f"{dataset.name[:40]}-{digest.hexdigest()[:24]}"
 
 
-def _load(place: Path) -> tuple[Tensor, Tensor] | None:
+def _load(place: Path, n: int, side: int) -> tuple[Tensor, Tensor] | None:
+    """What is kept of ``n`` cells in crops of ``side`` pixels; what is no such pack any more is thrown away."""
     if not place.is_dir():
         return None
-    crops, extent = np.load(place / "crops.npy"), np.load(place / "extent.npy")
-    return torch.from_numpy(crops), torch.from_numpy(extent)
+    try:
+        crops, extent = np.load(place / "crops.npy"), np.load(place / "extent.npy")
+    except (OSError, ValueError, EOFError):  # cut off by a full disk, or tidied away
+        crops, extent = np.empty(0), np.empty(0)
+    fits = (crops.dtype, crops.shape) == (np.uint8, (n, 3, side, side))
+    if fits and (extent.dtype, extent.shape) == (np.float32, (n,)):
+        return torch.from_numpy(crops), torch.from_numpy(extent)
+    shutil.rmtree(place, ignore_errors=True)
+    return None
 
 
 def _store(place: Path, crops: Tensor, extent: Tensor) -> None:
