@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from napari_bloodcells.cli.app import run
+from napari_bloodcells.core.bundle import load_model, save_bundle
 
 QUICK = ["--epochs", "2", "--scheme", "wbc4", "--batch-size", "8", "--set", "val_fraction=0.25"]
 
@@ -56,6 +57,29 @@ def test_train_evaluate_and_info_work_together(cells: Path, tmp_path: Path, caps
         assert words in shown_info
     assert run(["models", "list"]) == 0
     assert "cnn3" in capsys.readouterr().out
+
+
+def test_the_folder_of_the_report_is_made_before_the_evaluation(
+    cells: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "new" / "folder" / "report.json"
+    assert run(["evaluate", str(tiny_model), str(cells), "-o", str(place)]) == 0
+    assert place.exists()
+    (tmp_path / "file").touch()
+    capsys.readouterr()
+    assert run(["evaluate", str(tiny_model), str(cells), "-o", str(tmp_path / "file" / "report.json")]) != 0
+    shown = capsys.readouterr()
+    assert "file" in shown.err
+    assert "cells of" not in shown.out  # nothing was evaluated
+
+
+def test_that_no_cell_is_identified_is_said(
+    cells: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load_model(tiny_model, "cpu")
+    place = save_bundle(tmp_path / "shy", model.module, model.info.model_copy(update={"min_confidence": 1.0}))
+    assert run(["evaluate", str(place), str(cells)]) == 0
+    assert "0 of 40 cells identified: all are beyond the model's limits" in capsys.readouterr().out
 
 
 def test_the_networks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,20 +25,26 @@ def evaluate(
 ) -> None:
     """Measure a model on labeled cells: each figure with its 95 % interval, copies of one cell taken as one."""
     from rich.console import Console
+    from rich.markup import escape
 
     from napari_bloodcells import evaluate as evaluate_core
     from napari_bloodcells.cli.scores import percent, scores_table
     from napari_bloodcells.core.errors import OutputError
+    from napari_bloodcells.core.files import make_folder
 
-    if output is not None and output.exists():
-        raise OutputError(f"{output}: is already there and is not overwritten; give another name with -o.")
+    if output is not None:  # before the evaluation, not after
+        if output.exists():
+            raise OutputError(f"{output}: is already there and is not overwritten; give another name with -o.")
+        make_folder(output.parent)
     with TerminalProgress() as progress:
         found = evaluate_core(model, list(data), boxes=boxes, part=part, device=device, progress=progress)
     console = Console()
     console.print(scores_table(found.scores, f"cells of {', '.join(found.data)}, {found.scores.groups} originals"))
+    share = f"{found.identified.n} of {found.scores.n} cells identified"
     if found.identified.n:
-        share = f"{found.identified.n} of {found.scores.n} cells identified"
         console.print(f"{share}; of these right: {percent(found.identified['accuracy'])}", soft_wrap=True)
+    else:
+        console.print(f"{share}: all are beyond the model's limits (models info {escape(model)}).", soft_wrap=True)
     for reason, n in found.left_out.items():
         console.print(f"Left out: {n} cells, {reason}.", soft_wrap=True)
     if output is not None:
