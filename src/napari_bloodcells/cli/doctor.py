@@ -18,7 +18,8 @@ from typing import Literal
 
 import typer
 
-State = Literal["ok", "extra", "broken"]
+State = Literal["ok", "extra", "unusable", "broken"]
+"""``unusable``: something of the user's own, which counting with a shipped model does not need."""
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scipy", "scikit-image", "pillow", "tifffile", "imagecodecs")
 
@@ -54,7 +55,12 @@ def doctor() -> None:
 
     console = Console()
     findings = examine()
-    marks = {"ok": ("ok", "green"), "extra": ("missing", "yellow"), "broken": ("BROKEN", "bold red")}
+    marks = {
+        "ok": ("ok", "green"),
+        "extra": ("missing", "yellow"),
+        "unusable": ("unusable", "yellow"),
+        "broken": ("BROKEN", "bold red"),
+    }
     for area in dict.fromkeys(finding.area for finding in findings):
         table = Table(title=area, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
         for finding in findings:
@@ -157,20 +163,25 @@ def formats() -> Iterator[Finding]:
 def models() -> Iterator[Finding]:
     """Every model that is installed, loaded, so that its hash and its weights are checked."""
     from napari_bloodcells import load_model
-    from napari_bloodcells.core.bundle import installed_models
+    from napari_bloodcells.core.bundle import installed_bundles
     from napari_bloodcells.core.errors import BloodcellsError
+    from napari_bloodcells.core.installed import model_homes
     from napari_bloodcells.core.localize import load_localizer
 
     area = "Models"
-    installed = installed_models()
-    for info in installed:
+    package = next(model_homes())
+    installed = installed_bundles()
+    for name, folder in installed.items():
         try:
-            load_model(info.name, device="cpu")
+            info = load_model(folder, device="cpu").info
         except BloodcellsError as error:
-            yield Finding(area, info.name, "broken", f"{error} Reinstall napari-bloodcells.")
+            if folder.parent != package:
+                yield Finding(area, name, "unusable", f"{error} Put it there anew, or remove {folder}.")
+            else:
+                yield Finding(area, name, "broken", f"{error} Reinstall napari-bloodcells.")
             continue
         classes = ", ".join(info.class_names)
-        yield Finding(area, info.name, "ok", f"{info.arch}, hash {info.sha256[:12]} right; names {classes}")
+        yield Finding(area, name, "ok", f"{info.arch}, hash {info.sha256[:12]} right; names {classes}")
     try:
         load_localizer("default")
     except BloodcellsError as error:

@@ -20,8 +20,9 @@ def list_models(
         bool, typer.Option("--architectures", help="List the networks that can be trained instead.")
     ] = False,
 ) -> None:
-    """List the installed models."""
+    """List the installed models, and what is wrong with one that cannot be read."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table()
@@ -35,17 +36,29 @@ def list_models(
         Console().print(table)
         typer.echo("Parameters and multiply-accumulates with 5 classes.")
         return
-    from napari_bloodcells.core.bundle import installed_models
+    from napari_bloodcells.core.bundle import installed_bundles, read_info
+    from napari_bloodcells.core.errors import BundleError
 
-    found = installed_models()
+    found = installed_bundles()
     if not found:
         typer.echo("No model is installed; train one with: bloodcells-batch train DATA -o FOLDER")
         return
     _columns(table, "model", "classes", "network", "parameters", "MMAC a cell", "validation")
-    for info in found:
+    problems: list[str] = []
+    for name, folder in found.items():
+        try:
+            info = read_info(folder)
+        except BundleError as error:
+            table.add_row(escape(name), "-", "cannot be read", "-", "-", "-")
+            problems.append(f"{error} Its folder is {folder}.")
+            continue
         macs = f"{info.macs / 1e6:,.0f}"
-        table.add_row(info.name, str(len(info.class_names)), info.arch, f"{info.n_parameters:,}", macs, _accuracy(info))
+        table.add_row(
+            escape(name), str(len(info.class_names)), info.arch, f"{info.n_parameters:,}", macs, _accuracy(info)
+        )
     Console().print(table)
+    for problem in problems:
+        typer.echo(f"Warning: {problem}", err=True)
     from napari_bloodcells.core.localize.store import describe
 
     finder = describe()

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -35,13 +36,23 @@ def read_info(name_or_path: str | Path) -> BundleInfo:
     return read_whole(path)[0]  # the JSON of a single file lies among its weights
 
 
-def installed_models() -> tuple[BundleInfo, ...]:
-    """What is known of the models that came with the package or were put in its cache, in the order of their names."""
+def installed_bundles() -> dict[str, Path]:
+    """Folders of the models that came with the package or were put in its cache, by the name that ``find_bundle``
+    takes, in the order of the names; nothing is read."""
     found: dict[str, Path] = {}
     for home in model_homes():
         for metadata in sorted(home.glob(f"*/{METADATA}")):
             found.setdefault(metadata.parent.name, metadata.parent)
-    return tuple(read_info(found[name]) for name in sorted(found))
+    return {name: found[name] for name in sorted(found)}
+
+
+def installed_models() -> tuple[BundleInfo, ...]:
+    """What is known of the installed models, in the order of their names; one that cannot be read is left out."""
+    found: list[BundleInfo] = []
+    for folder in installed_bundles().values():
+        with suppress(BundleError):
+            found.append(read_info(folder))
+    return tuple(found)
 
 
 def find_bundle(name_or_path: str | Path) -> Path:
@@ -68,7 +79,7 @@ def _find(name_or_path: str | Path) -> Path:
             raise BundleError(f"{display_name(path)}: no model bundle: it holds no {METADATA} and {WEIGHTS}.")
         return path
     if not path.exists():
-        known = ", ".join(info.name for info in installed_models()) or "none"
+        known = ", ".join(installed_bundles()) or "none"
         if name in BUILT_BY:
             raise BundleError(f"{name}: {not_built(name)}")
         raise BundleError(f"{name_or_path}: no such model; installed: {known}; or name a bundle's folder or file.")
