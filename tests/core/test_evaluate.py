@@ -14,8 +14,9 @@ from PIL import Image
 from napari_bloodcells.core.bundle import load_model
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.count import count
-from napari_bloodcells.core.counting.cellstable import write_cells
+from napari_bloodcells.core.counting.cellstable import read_cells, write_cells
 from napari_bloodcells.core.counting.options import CountOptions
+from napari_bloodcells.core.counting.output import write_tables
 from napari_bloodcells.core.crops import CropSpec, cut_crops
 from napari_bloodcells.core.datasets import DataSet, Sample, load_dataset
 from napari_bloodcells.core.errors import DataSetError, OutputError, UsageError
@@ -136,6 +137,23 @@ def test_a_corrected_table_takes_its_scale_from_the_count_beside_it(
     assert [s.sure for s in data.samples] == [True, False, True]
     columns = [f"p_{name}" for name in model.info.class_names]
     assert evaluate(model, data).probabilities == pytest.approx(cells[columns].to_numpy()[[0, 2]], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["-1.png", "=a.png", "@a.png", "'-1.png", "a.png"])
+def test_a_corrected_table_means_images_that_a_spreadsheet_would_take_for_formulas(
+    model: Model, white_only: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / name).write_bytes((white_only / "f.png").read_bytes())
+    (tmp_path / "odd" / f"{Path(name).stem}.xml").write_bytes((white_only / "f.xml").read_bytes())
+    counted = count(tmp_path / "odd", model, "xml", "cpu", options=CountOptions(um_per_pixel=0.15))
+    write_tables(counted, tmp_path / "out")
+    cells = read_cells(tmp_path / "out" / "cells.csv")
+    write_cells(cells.assign(**{"class": "-smudgy", "reviewed": 1}), tmp_path / "odd" / "cells.csv")
+    (tmp_path / "odd" / "images.csv").write_bytes((tmp_path / "out" / "images.csv").read_bytes())
+    found = load_dataset(tmp_path / "odd")
+    assert found.problems == ()
+    assert [(s.image.name, s.label, s.um_per_pixel) for s in found.samples] == [(name, "-smudgy", 0.15)] * 3
 
 
 def test_what_is_left_out_is_said(model: Model, field: tuple[Path, list[tuple[float, float, float, float]]]) -> None:

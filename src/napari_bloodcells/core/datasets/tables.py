@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from napari_bloodcells.core.counting.cellstable import restore
 from napari_bloodcells.core.errors import AnnotationError
 from napari_bloodcells.core.files import display_name, read_regular
 from napari_bloodcells.core.find import IMAGE_SUFFIXES
@@ -25,7 +26,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV or JSON table, column names folded to lower case with spaces.
 
     JSON is ``{"a.jpg": "neutrophil"}`` or a list of objects.  CSV may be separated by comma, semicolon or tab, in
-    UTF-8 or, where it is not, in Latin-1.
+    UTF-8 or, where it is not, in Latin-1; the apostrophe that ``neutralize`` puts before a formula is taken away.
 
     Raises
     ------
@@ -100,7 +101,7 @@ def _csv_rows(text: str, name: str) -> list[dict[str, str]]:
         rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restval="", strict=False))
     except csv.Error as problem:
         raise AnnotationError(f"{name}: is no table: {problem}.") from None
-    return [{_fold(k): (v or "").strip() for k, v in row.items() if isinstance(k, str)} for row in rows]
+    return [{_fold(k): restore((v or "").strip()) for k, v in row.items() if isinstance(k, str)} for row in rows]
 
 
 def _json_rows(text: str, name: str) -> list[dict[str, str]]:
