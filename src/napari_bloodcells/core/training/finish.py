@@ -95,7 +95,7 @@ def check_describable(recipe: Recipe, training: Cells, validation: Cells, scheme
             f"recipe {recipe.name}: the model could not be kept, as its metadata cannot hold "
             f"{first_problem(error, own=True)}; change that in the recipe, the scheme or the names of the data."
         ) from None
-    size = len(info.model_dump_json(indent=1)) + _MAX_FIGURE * (1 + 3 * n)
+    size = len(info.model_dump_json(indent=1).encode()) + _MAX_FIGURE * (1 + 3 * n)
     if size > MAX_METADATA:
         raise UsageError(
             f"recipe {recipe.name}: the model could not be kept: {len(sources)} data folders and {n} classes make "
