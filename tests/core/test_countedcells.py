@@ -17,6 +17,7 @@ from napari_bloodcells.core.counting.cellstable import read_cells, write_cells
 from napari_bloodcells.core.counting.options import CountOptions
 from napari_bloodcells.core.crops import CropSpec, cut_crops
 from napari_bloodcells.core.datasets import load_dataset
+from napari_bloodcells.core.errors import DataSetError
 from napari_bloodcells.core.images import read_image
 
 
@@ -120,6 +121,28 @@ def test_a_folder_with_its_corrected_table_is_labeled_by_it_and_not_by_the_xml(
     unseen = cells.assign(reviewed=False)
     write_cells(unseen, tmp_path / "slides" / "cells.csv", overwrite=True)
     assert load_dataset(tmp_path / "slides").reader == "voc"
+
+
+def test_a_count_that_nobody_reviewed_gives_no_labels(counted: Path, corrected: Path, tmp_path: Path) -> None:
+    told = "cells.csv: cells of a count that nobody reviewed; the machine's classes are no labels."
+    shutil.copytree(counted.parent / "slides", tmp_path / "slides")
+    for xml in (tmp_path / "slides").rglob("*.xml"):
+        xml.unlink()
+    shutil.copy(counted / "cells.csv", tmp_path / "slides")
+    with pytest.raises(DataSetError, match=f"^slides: .* images but no labels; .*{told}$"):
+        load_dataset(tmp_path / "slides")
+    (tmp_path / "slides" / "a").rename(tmp_path / "slides" / "monocyte")
+    (tmp_path / "slides" / "b").rename(tmp_path / "slides" / "lymphocyte")
+    by_folder = load_dataset(tmp_path / "slides")
+    assert by_folder.reader == "tree"
+    assert by_folder.problems.count(told) == 1
+    # nor does it add the same cells again to those of the corrected table beside it
+    shutil.rmtree(tmp_path / "slides")
+    shutil.copytree(counted.parent / "slides", tmp_path / "slides")
+    shutil.copy(corrected, tmp_path / "slides")
+    alone = load_dataset(tmp_path / "slides")
+    shutil.copy(counted / "cells.csv", tmp_path / "slides")
+    assert load_dataset(tmp_path / "slides").samples == alone.samples
 
 
 def test_a_class_changed_by_hand_is_a_reviewers(counted: Path, corrected: Path) -> None:

@@ -4,7 +4,8 @@ The type stands in ``label`` or ``class``, or in ``reader_1`` and ``reader_2`` w
 says yes or no.  Readers who do not agree give no label, and a cell that is not sure is kept, but marked.
 
 A count's corrected ``cells.csv`` is such a table too: sure is what a person looked at (``reviewed``).  The scale of its
-fields is that of the count where its ``images.csv`` lies beside it, else that of the boxed red cells.
+fields is that of the count where its ``images.csv`` lies beside it, else that of the boxed red cells.  As the count
+wrote it, without that column, it is no table of labels: a model would be measured by its own answers.
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ def typed_boxes(folder: Folder) -> dict[Path, list[TypedBox]]:
         image_column, class_column = column(rows, IMAGE_COLUMNS), column(rows, CLASS_COLUMNS)
         if image_column is None or not has_boxes(rows):
             continue
+        if _is_of_machine(rows):
+            told = f"{path.name}: cells of a count that nobody reviewed; the machine's classes are no labels."
+            if told not in folder.problems:
+                folder.problems.append(told)
+            continue
         for number, row in enumerate(rows, 2):
             image = folder.index.find(row[image_column])
             if image is None:
@@ -62,6 +68,11 @@ def typed_boxes(folder: Folder) -> dict[Path, list[TypedBox]]:
             sure = all(row.get(name, "yes").casefold() not in _NO for name in ("sure", "reviewed"))
             found[image].append(TypedBox(box, label, sure))
     return dict(found)
+
+
+def _is_of_machine(rows: list[dict[str, str]]) -> bool:
+    """Whether a table of boxes is a count's as it was written: cells with a confidence, and no column ``reviewed``."""
+    return {"cell", "confidence"} <= set(rows[0]) and "reviewed" not in rows[0]
 
 
 def read_reviewed(folder: Folder) -> DataSet | None:

@@ -67,9 +67,10 @@ def load_dataset(folder: Path | str, scheme: ClassScheme | str | None = None) ->
         dataset = read(opened)
         if dataset is not None and (dataset.samples or dataset.fields):
             return dataset.in_scheme(scheme) if scheme else dataset
+    of_machine = next((problem for problem in opened.problems if "nobody reviewed" in problem), "")
     raise DataSetError(
         f"{display_name(root)}: {len(opened.images)} images but no labels; needed are VOC XML, YOLO text files, "
-        "a CSV or JSON table of files and classes, or folders named after the classes."
+        f"a CSV or JSON table of files and classes, or folders named after the classes. {of_machine}".rstrip()
     )
 
 
