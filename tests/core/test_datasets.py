@@ -248,6 +248,15 @@ def test_the_real_data_sets_have_the_cells_that_their_authors_counted(shared_dat
     assert (dataset.reader, len(dataset), dataset.counts()) == (reader, cells, counts)
 
 
+@pytest.mark.parametrize(
+    ("part", "images"), [("test", ["a", "b"]), ("TESTING", ["a"]), ("train", ["c"]), ("val", []), ("fold 1", [])]
+)
+def test_a_part_is_known_by_the_names_that_publishers_give_it(tmp_path: Path, part: str, images: list[str]) -> None:
+    for name in ("Testing/monocyte/a.png", "Test Simple/monocyte/b.png", "training/monocyte/c.png"):
+        picture(tmp_path / name)
+    assert sorted(s.image.stem for s in load_dataset(tmp_path).part(part).samples) == images
+
+
 @pytest.mark.data
 def test_raabin_gives_the_sure_cells_and_its_boxes(shared_data: Path) -> None:
     dataset = load_dataset(shared_data / "raabin")

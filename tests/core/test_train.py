@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.bundle import load_model
 from napari_bloodcells.core.calibrate import _gather
+from napari_bloodcells.core.datasets import load_dataset
 from napari_bloodcells.core.errors import (
     BloodcellsError,
     BundleError,
@@ -24,11 +26,13 @@ from napari_bloodcells.core.errors import (
     OutputError,
 )
 from napari_bloodcells.core.evaluate import evaluate
+from napari_bloodcells.core.images import image_size
 from napari_bloodcells.core.progress import Silent
 from napari_bloodcells.core.train import train
 from napari_bloodcells.core.training.recipe import Recipe, SamplerSettings
 from napari_bloodcells.core.training.sampler import cell_weights, epoch_order
 from napari_bloodcells.core.training.traindata import gather
+from napari_bloodcells.core.voc import write_voc
 
 COLORS = {"neutrophil": (90, 40, 150), "eosinophil": (200, 60, 60), "lymphocyte": (40, 40, 200)}
 QUICK: dict[str, Any] = {
@@ -248,8 +252,9 @@ def test_one_class_is_not_enough(cells: Path, tmp_path: Path) -> None:
         train(tmp_path / "one", "cnn3", tmp_path / "m", overrides=QUICK)
 
 
-def test_a_published_test_part_is_not_trained_on(cells: Path, tmp_path: Path) -> None:
-    for part, wanted in (("TRAIN", range(8)), ("TEST", range(8, 12))):
+@pytest.mark.parametrize("test", ["TEST", "Testing", "Test Simple"])
+def test_a_published_test_part_is_not_trained_on(cells: Path, tmp_path: Path, test: str) -> None:
+    for part, wanted in (("TRAIN", range(8)), (test, range(8, 12))):
         for name in COLORS:
             folder = tmp_path / "parts" / part / name
             folder.mkdir(parents=True)
@@ -291,6 +296,26 @@ def test_three_patients_are_enough_and_one_is_not(cells: Path, tmp_path: Path) -
         else:
             with pytest.raises(DataSetError, match=r"all cells are of one group \(groups\.csv\)"):
                 gather(tmp_path / "mine", recipe, Silent())
+
+
+def test_the_test_list_of_a_voc_folder_is_not_trained_on(cells: Path, tmp_path: Path) -> None:
+    for name in COLORS:
+        for i in range(12):
+            image = tmp_path / "voc" / f"{name}-{i}.png"
+            image.parent.mkdir(exist_ok=True)
+            image.write_bytes((cells / name / image.name).read_bytes())
+            height, width = image_size(image)
+            boxes = Boxes(np.array([[0, 0, width, height]]), (name,))
+            write_voc(image.with_suffix(".xml"), boxes, image=image, width=width, height=height)
+    lists = tmp_path / "voc" / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "test.txt").write_text("".join(f"{name}-{i}\n" for name in COLORS for i in range(8, 12)))
+    training, validation, _ = gather(tmp_path / "voc", Recipe("r", "cnn3").with_overrides(QUICK), Silent())
+    assert len(training) + len(validation) == 24
+    assert {f"{name}-{i}" for name in COLORS for i in range(8)} == {
+        group.partition(":")[2] for group in (*training.groups, *validation.groups)
+    }
+    assert len(load_dataset(tmp_path / "voc").part("TEST")) == 12
 
 
 LABELS = torch.tensor([0] * 90 + [1] * 10)

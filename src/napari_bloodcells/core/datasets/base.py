@@ -42,7 +42,7 @@ class Sample:
     source : str
         Name of the data set.
     split : str or None
-        The part that the publisher put it in (``TRAIN``, ``TEST``, ``val``), None where there are none.
+        The part that the publisher put it in (``TRAIN``, ``Testing``, ``val``), None where there are none.
     sure : bool
         Whether the label is beyond doubt, as far as the source says; train on the sure ones.
     um_per_pixel : float or None
@@ -137,11 +137,17 @@ class DataSet:
         return self.where(lambda s: s.label is not None and (s.sure or not sure_only))
 
     def part(self, split: str) -> DataSet:
-        """Only what the publisher put into ``split`` (``TRAIN``, ``TEST``, ``val``; case does not matter)."""
-        name = split.casefold()
-        fields = tuple(f for f in self.fields if (f.split or "").casefold() == name)
-        samples = tuple(s for s in self.samples if (s.split or "").casefold() == name)
-        return replace(self, samples=samples, fields=fields)
+        """Only what the publisher put into ``split`` (``TRAIN``, ``TEST``, ``val``; case does not matter).
+
+        Where no part has that name, the parts of other names for it are taken: ``test`` is also ``Testing``.
+        """
+        from napari_bloodcells.core.datasets.folder import part_of  # which reads this module
+
+        there = {s.split for s in self.samples if s.split} | {f.split for f in self.fields if f.split}
+        wanted = {name for name in there if name.casefold() == split.casefold()}
+        wanted = wanted or {name for name in there if part_of(name) and part_of(name) == part_of(split)}
+        fields = tuple(f for f in self.fields if f.split in wanted)
+        return replace(self, samples=tuple(s for s in self.samples if s.split in wanted), fields=fields)
 
     def in_scheme(self, scheme: ClassScheme) -> DataSet:
         """The same cells with the labels of ``scheme``; a label that the scheme does not know becomes None."""

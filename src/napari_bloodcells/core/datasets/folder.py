@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,8 +11,8 @@ from pathlib import Path
 
 from napari_bloodcells.core.classes import CellClass, ClassScheme, fold, load_scheme, vocabulary
 from napari_bloodcells.core.datasets.tables import ImageIndex, read_table
-from napari_bloodcells.core.errors import AnnotationError
-from napari_bloodcells.core.files import natural_key, whole_text
+from napari_bloodcells.core.errors import AnnotationError, DataSetError
+from napari_bloodcells.core.files import display_name, natural_key, read_regular, whole_text
 from napari_bloodcells.core.find import find_images
 from napari_bloodcells.core.groups import Grouping
 
@@ -26,6 +27,7 @@ SPLITS = {
     "test_simple": "test",
 }
 """What publishers call the parts of their data, and which part each is."""
+_MAX_LIST = 10**7
 IGNORED = "ignore"
 """Label of a box over a white cell, or what may be one, that is neither asked for nor punished."""
 _IGNORED_NAMES = frozenset({IGNORED, "ignored", "dont care", "don t care", "dontcare"})
@@ -125,8 +127,14 @@ class Folder:
                     self.problems.append(whole_text(problem, self.root))
         return found
 
+    @cached_property
+    def _listed(self) -> dict[str, str]:
+        return listed_parts(self.root, {image.stem for image in self.images})
+
     def split(self, image: Path) -> str | None:
-        """The publisher's part (``TRAIN``, ``val``) in whose folder the image lies."""
+        """The publisher's part (``TRAIN``, ``val``) in whose list, or else in whose folder, the image is."""
+        if image.stem in self._listed:
+            return self._listed[image.stem]
         parts = image.relative_to(self.root).parts[:-1]
         return next((p for p in parts if part_of(p)), None)
 
@@ -171,6 +179,29 @@ def part_of(name: str) -> str | None:
     ('val', 'test', None)
     """
     return SPLITS.get(name.casefold().replace(" ", "_"))
+
+
+def listed_parts(root: Path, stems: set[str]) -> dict[str, str]:
+    """Part of each image by its stem, from the lists in ``ImageSets/Main`` of a VOC folder; of two the later part.
+
+    Raises
+    ------
+    DataSetError
+        If a list cannot be read.
+    """
+    parts: dict[str, str] = {}
+    for name, part in SPLITS.items():
+        listing = root / "ImageSets" / "Main" / f"{name}.txt"
+        if not listing.is_file() or not listing.stat().st_size:
+            continue
+        try:
+            lines = read_regular(listing, _MAX_LIST, DataSetError).decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError:
+            raise DataSetError(f"{display_name(listing)}: is no UTF-8 text; save it in UTF-8.") from None
+        for line in map(str.strip, lines):
+            # VOC's lists of a class say after the name whether it is there: 1, 0 or -1
+            parts[line if line in stems else re.sub(r"\s+(-1|0|1)$", "", line)] = part
+    return parts
 
 
 def box_kind(text: str) -> str | None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
-import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -28,10 +27,9 @@ from napari_bloodcells.core.central import central_box
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.datasets import open_datasets
 from napari_bloodcells.core.datasets.base import DataSet, FieldTruth
-from napari_bloodcells.core.datasets.folder import SPLITS, part_of
+from napari_bloodcells.core.datasets.folder import listed_parts, part_of
 from napari_bloodcells.core.datasets.load import TOLD
 from napari_bloodcells.core.errors import BloodcellsError, DataSetError, DataWarning
-from napari_bloodcells.core.files import display_name, read_regular
 from napari_bloodcells.core.find import find_images
 from napari_bloodcells.core.images import image_size, read_image
 from napari_bloodcells.core.localize.fields import labeled_field
@@ -44,7 +42,6 @@ MOST_SINGLE_CELLS = 560
 VALIDATION_SHARE = 0.12
 _ANOTHER_SCALE = 1.6
 """Factor between two magnifications: a gap in the sizes of a source's fields, or what three cells of a field say."""
-_MAX_LIST = 10**7
 _SAME_BOX = 0.9
 """Overlap (IoU) of a box of the table of readers and one of the annotation that are the same box."""
 
@@ -98,12 +95,13 @@ def read_parts(folder: Path) -> list[TruthField]:
         images = [p for p in find_images([folder]) if p.stem in remarks]
         if not images:
             raise
-        bare = tuple(FieldTruth(p, Boxes(), f"{folder.name}:{p.stem}", None, frozenset({"WBC"})) for p in images)
+        listed = listed_parts(folder, {p.stem for p in images})
+        bare = tuple(
+            FieldTruth(p, Boxes(), f"{folder.name}:{p.stem}", listed.get(p.stem), frozenset({"WBC"})) for p in images
+        )
         dataset = DataSet(folder.name, folder, (), "images", bare)
     single = not dataset.fields
     truths = _single_cells(dataset) if single else [_remarked(t, remarks) for t in _without_unnamed(dataset)]
-    published = _voc_parts(folder, {t.image.stem for t in truths})
-    truths = [replace(t, split=published.get(t.image.stem, t.split)) for t in truths]
     parts = {t.group: _part(t) for t in truths}
     parts |= {t.group: "test" for t in truths if _part(t) == "test"}
     tight = single and _cut_to_the_cell([t.image for t in truths])
@@ -115,23 +113,6 @@ def _cut_to_the_cell(images: list[Path]) -> bool:
     some = images[:: max(len(images) // 30, 1)]
     sizes = {image_size(path) for path in some}
     return len(some) > 4 and len(sizes) > len(some) / 2
-
-
-def _voc_parts(folder: Path, stems: set[str]) -> dict[str, str]:
-    """Part of each image by its stem, from the lists in ``ImageSets/Main`` of a VOC folder; of two the later part."""
-    parts: dict[str, str] = {}
-    for name, part in SPLITS.items():
-        listing = folder / "ImageSets" / "Main" / f"{name}.txt"
-        if not listing.is_file() or not listing.stat().st_size:
-            continue
-        try:
-            lines = read_regular(listing, _MAX_LIST, DataSetError).decode("utf-8-sig").splitlines()
-        except UnicodeDecodeError:
-            raise DataSetError(f"{display_name(listing)}: is no UTF-8 text; save it in UTF-8.") from None
-        for line in map(str.strip, lines):
-            # VOC's lists of a class say after the name whether it is there: 1, 0 or -1
-            parts[line if line in stems else re.sub(r"\s+(-1|0|1)$", "", line)] = part
-    return parts
 
 
 def _part(truth: FieldTruth) -> str:

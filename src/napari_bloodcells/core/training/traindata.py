@@ -21,13 +21,13 @@ from torch import Tensor
 from napari_bloodcells.core.classes import ClassScheme, load_scheme
 from napari_bloodcells.core.crops import CropSpec
 from napari_bloodcells.core.datasets import Data, DataSet, open_datasets
+from napari_bloodcells.core.datasets.folder import part_of
 from napari_bloodcells.core.errors import DataSetError, DataWarning
 from napari_bloodcells.core.groups import grouped_split
 from napari_bloodcells.core.progress import Progress
 from napari_bloodcells.core.training.pack import CropPack, pack_crops
 from napari_bloodcells.core.training.recipe import Recipe
 
-TEST_PARTS = ("test", "test_simple")
 WIDER = 1.5
 
 
@@ -133,5 +133,5 @@ def join(packs: Iterable[CropPack]) -> Cells:
 
 
 def _without_tests(sets: list[DataSet]) -> list[DataSet]:
-    held = {s.group for d in sets for s in d.samples if (s.split or "").casefold() in TEST_PARTS}
+    held = {s.group for d in sets for s in d.samples if part_of(s.split or "") == "test"}
     return [replace(d, samples=tuple(s for s in d.samples if s.group not in held)) for d in sets]
