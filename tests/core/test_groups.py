@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.datasets import DataSet, FieldTruth, Sample, load_dataset
@@ -131,6 +132,55 @@ def test_a_users_own_groups_come_first(tmp_path: Path) -> None:
     (tmp_path / "groups.csv").write_text("image,patient\n1,2\n")
     with pytest.raises(AnnotationError, match=r'groups\.csv: needs the columns "image" and "group"'):
         Grouping("mine", tmp_path)
+
+
+def made_tree(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(root / name)
+    return root
+
+
+def test_the_nearest_table_of_groups_holds(tmp_path: Path) -> None:
+    """As where the crops of several slides lie in a folder each."""
+    names = ["s1/monocyte/a_1.png", "s1/monocyte/a_2.png", "s2/monocyte/a_1.png", "s2/basophil/b_1.png"]
+    root = made_tree(tmp_path / "mine", *names)
+    for slide in ("s1", "s2"):
+        (root / slide / "groups.csv").write_text("image,group\na_1,photo a\na_2,photo a\n")
+    (root / "groups.csv").write_text("image,group\nb_1.png,patient 7\ns1/monocyte/a_1.png,patient 8\n")
+    dataset = load_dataset(root)
+    assert {s.image.relative_to(root).as_posix(): s.group for s in dataset.samples} == {
+        "s1/monocyte/a_1.png": "mine/s1:photo a",
+        "s1/monocyte/a_2.png": "mine/s1:photo a",
+        "s2/monocyte/a_1.png": "mine/s2:photo a",
+        "s2/basophil/b_1.png": "mine:patient 7",
+    }
+    assert dataset.problems == ("s2/groups.csv: 1 rows have no image here; left out.",)
+
+
+@pytest.mark.parametrize(
+    "row", ["./monocyte/1.png", "/home/me/mine/monocyte/1.png", "C:\\mine\\monocyte\\1.PNG", "mine/monocyte/1", "1"]
+)
+def test_rows_are_found_whose_path_begins_elsewhere(tmp_path: Path, row: str) -> None:
+    root = made_tree(tmp_path / "mine", "monocyte/1.png", "monocyte/2.png")
+    (root / "groups.csv").write_text(f"image,group\n{row},patient 7\n2.png,patient 7\n")
+    dataset = load_dataset(root)
+    assert dataset.groups == ("mine:patient 7",) * 2
+    assert not dataset.problems
+
+
+def test_rows_without_an_image_are_told(tmp_path: Path) -> None:
+    root = made_tree(tmp_path / "mine", "monocyte/1.png", "lymphocyte/1.png", "monocyte/2.png")
+    (root / "groups.csv").write_text("image,group\n2.png,a\n3.png,a\nelsewhere/1.png,a\n")
+    dataset = load_dataset(root)
+    assert sorted(dataset.groups) == ["mine:a", "mine:lymphocyte/1", "mine:monocyte/1"]
+    assert dataset.problems == ("groups.csv: 2 rows have no image here; left out.",)
+
+
+def test_only_the_suffix_of_an_image_is_dropped(tmp_path: Path) -> None:
+    root = made_tree(tmp_path / "mine", "monocyte/smear.x_1.png", "monocyte/smear.x_2.png", "monocyte/smear.TIF.png")
+    (root / "groups.csv").write_text("image,group\nsmear.x_1,p\nsmear.x_2.png,p\nsmear.tif.png,p\n")
+    assert load_dataset(root).groups == ("mine:p",) * 3
 
 
 def test_every_kaggle_image_has_a_bccd_original_in_the_files() -> None:

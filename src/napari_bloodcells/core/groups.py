@@ -3,14 +3,16 @@
 What is known stands in ``datasets/groups/*.csv`` (columns ``image`` and ``group``), made by
 ``benchmarks/accuracy/find_groups.py``: BCCD's re-photographed cells, the BCCD original of every augmented Kaggle
 image, PBC's identical pairs.  By name are known the slide of a Chula field (``B-30_0047``) and the original of
-Roboflow's copies.  A user's own ``groups.csv`` in the data folder adds to these.  Anything else is a group of its own.
+Roboflow's copies.  A user's own ``groups.csv`` goes before these, for the images of its folder and those below.
+Anything else is a group of its own.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -19,11 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_bloodcells.core.datasets.base import DataSet
-from napari_bloodcells.core.datasets.tables import IMAGE_COLUMNS, column, read_table
+from napari_bloodcells.core.datasets.tables import IMAGE_COLUMNS, ImageIndex, column, read_table, without_suffix
 from napari_bloodcells.core.errors import AnnotationError, DataSetError
 
 _CHULA = re.compile(r"[BELMN]-\d+[A-Z]?(?=_\d{3,}$)")
 USER_TABLE = "groups.csv"
+COMPLETE = "complete"
+"""Column of that table: ``yes`` where the group is already named after its data set, as ``crop`` writes it."""
 
 
 class Grouping:
@@ -34,20 +38,42 @@ class Grouping:
     name : str
         Name of the data set; stands before the groups that are only known here.
     root : Path
-        Its folder, which may hold a ``groups.csv``.
+        Its folder, which may hold a ``groups.csv``, as may each folder in it; of several tables the nearest holds.
+    images : iterable of Path
+        All its images, by which rows are found that name a path from elsewhere.
+
+    Attributes
+    ----------
+    problems : list of str
+        What in the tables belongs to none of the images, one line a table.
+
+    Raises
+    ------
+    AnnotationError
+        If a table cannot be read or lacks a column.
     """
 
-    def __init__(self, name: str, root: Path) -> None:
+    def __init__(self, name: str, root: Path, images: Iterable[Path] = ()) -> None:
         self._name, self._root = name, root
-        self._own = _user_groups(root / USER_TABLE) if (root / USER_TABLE).is_file() else {}
+        self._tables: dict[Path, _UserTable | None] = {}
+        self.problems: list[str] = []
+        listed = list(images)
+        for folder in sorted({root, *(up for image in listed for up in image.parents if up.is_relative_to(root))}):
+            table = self._table(folder)
+            missing = table.find_moved(listed) if table and listed else 0
+            if missing:
+                place = (folder / USER_TABLE).relative_to(root).as_posix()
+                self.problems.append(f"{place}: {missing} rows have no image here; left out.")
 
     def of(self, image: Path) -> str:
         """The group of ``image`` (inside of the data set's folder)."""
         parts = image.relative_to(self._root).with_suffix("").parts
-        keys = ["/".join(parts[start:]) for start in range(len(parts))]
-        for key in keys:
-            if key.casefold() in self._own:
-                return f"{self._name}:{self._own[key.casefold()]}"
+        for depth in range(len(parts) - 1, -1, -1):
+            table = self._table(self._root.joinpath(*parts[:depth]))
+            found = table.group(image) if table else None
+            if found is not None:
+                return found.name if found.complete else f"{'/'.join((self._name, *parts[:depth]))}:{found.name}"
+        keys = _endings(parts)
         for key in keys:
             if key in known_groups():
                 return known_groups()[key]
@@ -56,6 +82,64 @@ class Grouping:
             return f"chula:{slide.group()}"
         original, copied, _ = parts[-1].partition(".rf.")
         return f"{self._name}:{original if copied else keys[0]}"
+
+    def _table(self, folder: Path) -> _UserTable | None:
+        if folder not in self._tables:
+            self._tables[folder] = _UserTable(folder) if (folder / USER_TABLE).is_file() else None
+        return self._tables[folder]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A group as a table names it; ``complete``: it is the same original in whatever data set it stands."""
+
+    name: str
+    complete: bool
+
+
+class _UserTable:
+    """The ``groups.csv`` of a folder: names of images, each without suffix and from any folder on, and their groups."""
+
+    def __init__(self, folder: Path) -> None:
+        rows = read_table(folder / USER_TABLE)
+        image = column(rows, IMAGE_COLUMNS)
+        if image is None or "group" not in rows[0]:
+            raise AnnotationError(f'{USER_TABLE}: needs the columns "image" and "group".')
+        self._folder = folder
+        self._groups = {
+            without_suffix(row[image]): _Group(
+                row["group"], row.get(COMPLETE, "") == "yes" or row["group"] in _originals()
+            )
+            for row in rows
+            if row["group"]
+        }
+        self._moved: dict[Path, _Group] = {}
+
+    def find_moved(self, images: Iterable[Path]) -> int:
+        """Find the images of rows with a path that begins above the folder, or with a number; how many have none."""
+        index = ImageIndex((image for image in images if image.is_relative_to(self._folder)), self._folder)
+        missing = 0
+        for name, group in self._groups.items():
+            if index.holds(name):
+                continue
+            found = index.find(name)
+            if found is None:
+                missing += 1
+            else:
+                self._moved[found] = group
+        return missing
+
+    def group(self, image: Path) -> _Group | None:
+        """What the table says of an image below its folder."""
+        for key in _endings(image.relative_to(self._folder).with_suffix("").parts):
+            if key.casefold() in self._groups:
+                return self._groups[key.casefold()]
+        return self._moved.get(image)
+
+
+def _endings(parts: Sequence[str]) -> list[str]:
+    """``a/b/c``, ``b/c``, ``c``."""
+    return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
 @lru_cache(maxsize=1)
@@ -67,6 +151,11 @@ def known_groups() -> dict[str, str]:
         lines = (folder / name).read_text("utf-8").splitlines()[1:]
         known.update(line.split(",", 1) for line in lines)  # type: ignore[misc]
     return known
+
+
+@lru_cache(maxsize=1)
+def _originals() -> frozenset[str]:
+    return frozenset(known_groups().values())
 
 
 def grouped_split(dataset: DataSet, fractions: Sequence[float], seed: int) -> tuple[DataSet, ...]:
@@ -163,12 +252,3 @@ def _part(dataset: DataSet, part_of: dict[str, int], part: int) -> DataSet:
         samples=tuple(s for s in dataset.samples if part_of[s.group] == part),
         fields=tuple(f for f in dataset.fields if part_of[f.group] == part),
     )
-
-
-def _user_groups(path: Path) -> dict[str, str]:
-    rows = read_table(path)
-    image = column(rows, IMAGE_COLUMNS)
-    if image is None or "group" not in rows[0]:
-        raise AnnotationError(f'{path.name}: needs the columns "image" and "group".')
-    keyed = {re.sub(r"\.\w{3,4}$", "", row[image].replace("\\", "/")): row["group"] for row in rows if row["group"]}
-    return {key.casefold(): group for key, group in keyed.items()}

@@ -113,7 +113,9 @@ class Folder:
     @cached_property
     def grouping(self) -> Grouping:
         """Says the group of a photograph."""
-        return Grouping(self.name, self.root)
+        grouping = Grouping(self.name, self.root, self.images)
+        self.problems += grouping.problems
+        return grouping
 
     @cached_property
     def tables(self) -> list[tuple[Path, list[dict[str, str]]]]:

@@ -68,13 +68,14 @@ class ImageIndex:
             if number:
                 self._by_name.setdefault(f"#{int(number.group(1))}", []).append(image)
 
+    def holds(self, name: str) -> bool:
+        """Whether any image is called so: a name from ``without_suffix``, from any folder on."""
+        return name in self._by_name
+
     def find(self, name: str) -> Path | None:
         """The one image of that name, or None if there is none or there are several."""
-        text = name.strip().replace("\\", "/").strip("/")
-        stem, dot, suffix = text.rpartition(".")
-        if dot and f".{suffix.casefold()}" in IMAGE_SUFFIXES:
-            text = stem
-        parts = text.casefold().split("/")
+        text = without_suffix(name)
+        parts = text.split("/")
         for start in range(len(parts)):  # a path may begin above the data set's folder
             found = _photographs(self._by_name.get("/".join(parts[start:]), []))
             if len(found) == 1:
@@ -83,6 +84,17 @@ class ImageIndex:
             found = _photographs(self._by_name.get(f"#{int(text)}", []))
             return found[0] if len(found) == 1 else None
         return None
+
+
+def without_suffix(name: str) -> str:
+    """How a table's name of an image is compared: in lower case, with slashes, without an image's suffix.
+
+    >>> without_suffix("./Slides\\\\1.2024_07.PNG"), without_suffix("slide.1234_1")
+    ('slides/1.2024_07', 'slide.1234_1')
+    """
+    text = name.strip().replace("\\", "/").removeprefix("./").strip("/").casefold()
+    stem, dot, suffix = text.rpartition(".")
+    return stem if dot and f".{suffix}" in IMAGE_SUFFIXES else text
 
 
 def _photographs(found: list[Path]) -> list[Path]:
