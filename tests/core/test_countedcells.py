@@ -104,6 +104,7 @@ def test_tables_that_lie_beside_the_photographs_are_those_of_the_count_there_xml
     assert [sample.sure for sample in found.dataset.samples] == cells["reviewed"].tolist()
     assert {sample.um_per_pixel for sample in found.dataset.samples} == {0.15}
     assert set(found.sizes.values()) == {(320, 240)}
+    assert set(found.dataset.groups) <= {f"photographs:{s}/smear_{i:04d}" for s in "ab" for i in range(12)}
 
 
 def test_a_folder_with_its_corrected_table_is_labeled_by_it_and_not_by_the_xml(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,35 @@ def test_crops_of_one_photograph_are_one_group_wherever_they_are_sorted(tmp_path
     for file in (tmp_path / "out" / "eosinophil").iterdir():
         file.rename(tmp_path / "out" / "lymphocyte" / file.name)
     assert {s.image.stem: s.group for s in load_dataset(tmp_path / "out").samples} == groups
+
+
+def test_crops_are_of_the_same_originals_as_their_photographs(tmp_path: Path) -> None:
+    smear(tmp_path / "data")
+    for suffix in ("xml", "png"):
+        (tmp_path / "data" / f"a.{suffix}").rename(tmp_path / "data" / f"BloodImage_00395.{suffix}")
+    photographs = load_dataset(tmp_path / "data")
+    assert set(photographs.groups) == {"bccd:00382", "data:a"}
+    write_crops(photographs, CropSpec(size=32, white=False), tmp_path / "out")
+    crops = load_dataset(tmp_path / "out")
+    assert sorted(crops.groups) == sorted(photographs.groups)
+    write_crops(crops, CropSpec(size=32, white=False), tmp_path / "again")
+    assert sorted(load_dataset(tmp_path / "again").groups) == sorted(photographs.groups)
+    # known originals need no mark, as in a table of a former version
+    rows = (tmp_path / "out" / "groups.csv").read_text().splitlines()
+    assert rows[0] == "image,group,complete"
+    (tmp_path / "out" / "groups.csv").write_text("\n".join(row.rpartition(",")[0] for row in rows))
+    assert set(load_dataset(tmp_path / "out").groups) == {"bccd:00382", "out:data:a"}
+
+
+def test_crops_of_photographs_of_one_name_keep_their_groups(tmp_path: Path) -> None:
+    smear(tmp_path / "data")
+    dataset = load_dataset(tmp_path / "data")
+    cells = (replace(dataset.samples[0], group="one"), replace(dataset.samples[3], group="two"))
+    write_crops(replace(dataset, samples=cells), CropSpec(size=32), tmp_path / "out", names=["a_1", "a_1"])
+    assert {s.label: s.group for s in load_dataset(tmp_path / "out").samples} == {
+        "eosinophil": "out:one",
+        "lymphocyte": "out:two",
+    }
 
 
 def test_crops_that_a_machine_named_are_remarked(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from napari_bloodcells.core.datasets.base import MACHINE, REVIEWED, DataSet, Sam
 from napari_bloodcells.core.errors import UsageError
 from napari_bloodcells.core.files import display_name
 from napari_bloodcells.core.find import is_output_folder
+from napari_bloodcells.core.groups import Grouping
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,6 +91,7 @@ def read_counted(folder: Path, images: Path | None = None, corrections: Sequence
             f"{display_name(folder)}: the photographs of this count are not where they were; give their folder with "
             "--images."
         )
+    grouping = Grouping(place.resolve().name or "data", place)
     fields = {str(row["image"]): row for row in found.images.to_dict("records")}
     problems: list[str] = []
     samples: list[Sample] = []
@@ -99,13 +101,13 @@ def read_counted(folder: Path, images: Path | None = None, corrections: Sequence
         if path is None:
             problems.append(f"{name}: does not lie below the folder of the photographs; its cells are left out.")
             continue
-        scale = _number(fields.get(str(name), {}).get("um_per_pixel"))
+        scale, group = _number(fields.get(str(name), {}).get("um_per_pixel")), grouping.of(path)
         stem = re.sub(r"[^\w.-]+", "_", str(PurePosixPath(str(name)).with_suffix("")))
         for row, reviewed in zip(cells.to_dict("records"), _reviewed(cells), strict=True):
             x_min, y_min, x_max, y_max = (float(row[side]) for side in BOX_COLUMNS)
             label = str(row["class"]) or None
             samples.append(
-                Sample(path, (x_min, y_min, x_max, y_max), label, str(name), place.name, None, reviewed, scale, label)
+                Sample(path, (x_min, y_min, x_max, y_max), label, group, place.name, None, reviewed, scale, label)
             )
             names.append(f"{stem}_{row['cell']}_{REVIEWED if reviewed else MACHINE}")
     sizes = {place / name: size for name, row in fields.items() if (size := _size(row)) is not None}

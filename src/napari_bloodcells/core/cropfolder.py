@@ -2,7 +2,8 @@
 
 The folder that is written is a data set again (a tree of class folders), and each file's name tells the photograph and
 the number of the cell in it, and of the cells of a count also who named them.  Which of them show the same original or
-photograph stands in its ``groups.csv``, which holds wherever in the folder they are sorted.
+photograph stands in its ``groups.csv``, which holds wherever in the folder they are sorted; a group that is named after
+the data set of the photographs keeps its name (column ``complete``), so that crops and photographs train as one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from napari_bloodcells.core.errors import ImageError, OutputError
 from napari_bloodcells.core.files import display_name, write_atomic
-from napari_bloodcells.core.groups import USER_TABLE
+from napari_bloodcells.core.groups import COMPLETE, USER_TABLE
 from napari_bloodcells.core.images import read_image
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def write_crops(
             folder = output / re.sub(r"[^\w -]+", "_", label)
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                place = _free_name(folder, stem)
+                place = _free_name(folder, stem, groups)
                 Image.fromarray(pixels).save(place)
             except OSError as problem:
                 raise OutputError(f"{display_name(folder)}: cannot be written: {problem.strerror}.") from None
@@ -111,7 +112,8 @@ def write_crops(
         advance(len(samples))
     if groups:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([("image", "group"), *groups.items()])
+        rows = ((name, group, "yes" if ":" in group else "") for name, group in groups.items())
+        csv.writer(text, lineterminator="\n").writerows([("image", "group", COMPLETE), *rows])
         write_atomic(output / USER_TABLE, text.getvalue().encode("utf-8", "surrogateescape"))
     return WrittenCrops(dict(sorted(counts.items())), failed, tuple(problems))
 
@@ -137,10 +139,13 @@ def _read(path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
     return image
 
 
-def _free_name(folder: Path, stem: str) -> Path:
-    """``stem.png``, or with a letter behind it where two photographs are called the same but for their suffix."""
+def _free_name(folder: Path, stem: str, taken: Container[str]) -> Path:
+    """``stem.png``, or with a letter behind it where two photographs are called the same but for their suffix.
+
+    No other class has a crop of that name, either: they may be moved there, and their groups are told by it.
+    """
     for letter in ("", *"bcdefghijklmnopqrstuvwxyz"):
         path = folder / f"{stem}{letter}.png"
-        if not path.exists():
+        if path.stem not in taken and not path.exists():
             return path
     raise OutputError(f"{stem}.png: too many photographs of this name.")
