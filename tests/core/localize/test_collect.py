@@ -187,6 +187,19 @@ def test_lists_of_images_are_read_line_by_line(tmp_path: Path) -> None:
         collect.read_parts(root)
 
 
+def test_an_original_is_in_one_part_of_all_folders(tmp_path: Path) -> None:
+    """In whichever order the folders are given; the names are re-photographs of one cell, which BCCD's table knows."""
+    for part, name in (("train", "a"), ("val", "b"), ("test", "c")):
+        yolo(tmp_path / name / part, "BloodImage_00395", BOX)
+        yolo(tmp_path / name / part, f"other {name}", BOX)
+    yolo(tmp_path / "a" / "train", "BloodImage_00382", BOX)
+    for names, part in (("ab", "val"), ("ba", "val"), ("abc", "test"), ("cba", "test"), ("a", "train")):
+        items = collect.collect([tmp_path / name for name in names])
+        assert {item.part for item in items if item.truth.group == "bccd:00382"} == {part}
+        others = {item.truth.image.stem: item.part for item in items if item.truth.group != "bccd:00382"}
+        assert others == {f"other {n}": {"a": "train", "b": "val", "c": "test"}[n] for n in names}
+
+
 def test_what_was_left_out_of_a_folder_is_told(tmp_path: Path) -> None:
     yolo(tmp_path, "a", BOX)
     for i in range(11):

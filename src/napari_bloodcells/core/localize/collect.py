@@ -40,6 +40,7 @@ from napari_bloodcells.core.progress import Progress, check_cancelled
 MOST_SINGLE_CELLS = 560
 """Single-cell images taken of one source; they show one cell each and no other way of looking."""
 VALIDATION_SHARE = 0.12
+_PARTS = ("train", "val", "test")
 _ANOTHER_SCALE = 1.6
 """Factor between two magnifications: a gap in the sizes of a source's fields, or what three cells of a field say."""
 _SAME_BOX = 0.9
@@ -65,7 +66,8 @@ def collect(folders: Iterable[Path | str]) -> list[TruthField]:
 
     A publisher's test part stays out of training, and so does every photograph of a group that reaches into it.
     Parts are folders (``valid``, ``testing`` and the like, too) or the lists in ``ImageSets/Main`` of a VOC folder.
-    Where there is no published part, one group in eight is kept for validation.
+    Where there is no published part, one group in eight is kept for validation.  Of a group that several folders show
+    (``kaggle`` is made of ``bccd``) all photographs are in the same part, the last of those.
 
     Raises
     ------
@@ -81,6 +83,10 @@ def collect(folders: Iterable[Path | str]) -> list[TruthField]:
     found: list[TruthField] = []
     for folder in map(Path, folders):
         found.extend(read_parts(folder))
+    last: dict[str, str] = {}
+    for item in found:
+        last[item.truth.group] = max(last.get(item.truth.group, _PARTS[0]), item.part, key=_PARTS.index)
+    found = [replace(item, part=last[item.truth.group]) for item in found]
     if not any("WBC" in item.truth.boxes.labels for item in found):
         raise DataSetError("No folder holds a boxed white cell to learn from.")
     return found
