@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from napari_bloodcells.core import calibrate as module
 from napari_bloodcells.core.bundle import load_model
 from napari_bloodcells.core.calibrate import calibrate
 from napari_bloodcells.core.datasets import load_dataset
-from napari_bloodcells.core.errors import DataSetError, OutputError
+from napari_bloodcells.core.errors import DataSetError, DataWarning, OutputError
 from napari_bloodcells.core.progress import Silent
 from napari_bloodcells.core.training import finetune
 from napari_bloodcells.core.training.finetune import FineTuneSettings
@@ -141,3 +142,20 @@ def test_too_few_cells_are_refused_and_nothing_is_written(labeled, tmp_path, kee
     with pytest.raises(DataSetError, match=says):
         calibrate("default", labeled, tmp_path / "new", device="cpu")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_published_test_part_is_not_calibrated_on_and_that_is_said(
+    tiny_model: Path, labeled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "can_be_fitted", lambda *_: False)  # which cells it is about, not how long
+    for part, wanted in (("TRAIN", range(3)), ("Testing", range(3, 6))):
+        for kind in COLORS:
+            for i in wanted:
+                (tmp_path / "parts" / part / kind).mkdir(parents=True, exist_ok=True)
+                shutil.copy(labeled / kind / f"{kind}_{i}.png", tmp_path / "parts" / part / kind)
+    told = r"parts: 15 of 30 cells are of the published test part, or of the same originals, and are left out;"
+    with pytest.warns(DataWarning, match=told):
+        found = calibrate(tiny_model, tmp_path / "parts", tmp_path / "new", device="cpu")
+    assert found.after.n == 15
+    shutil.rmtree(tmp_path / "parts" / "TRAIN")  # nothing else is left: then that is what is meant
+    assert calibrate(tiny_model, tmp_path / "parts", tmp_path / "newer", device="cpu").after.n == 15

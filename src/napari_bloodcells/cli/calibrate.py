@@ -31,6 +31,7 @@ def calibrate(
 
     Last layer, network (from 20 cells on), temperature and thresholds are fitted anew, where cross-validation does not
     speak against it; it also tells what was gained.  The model it came from is not changed.
+    A published test part among the cells is left out, so that it can still be used to measure.
     Use the new model with count --model FOLDER.
     """
     from rich.console import Console

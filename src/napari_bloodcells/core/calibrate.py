@@ -8,6 +8,7 @@ the model it came from is not touched.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from napari_bloodcells.core.bundle import load_model, save_bundle
 from napari_bloodcells.core.datasets import Data, open_datasets
-from napari_bloodcells.core.errors import DataSetError
+from napari_bloodcells.core.errors import DataSetError, DataWarning
 from napari_bloodcells.core.featurespace import FeatureSpace
 from napari_bloodcells.core.files import check_new_folder, display_name
 from napari_bloodcells.core.model import Model
@@ -39,7 +40,7 @@ from napari_bloodcells.core.training.finetune import (
 from napari_bloodcells.core.training.headfit import Head, HeadFit, choose_head
 from napari_bloodcells.core.training.pack import CropPack, pack_crops
 from napari_bloodcells.core.training.temperature import fit_temperature
-from napari_bloodcells.core.training.traindata import widened
+from napari_bloodcells.core.training.traindata import widened, without_tests
 
 Change: TypeAlias = Literal["nothing", "means", "layer", "network"]
 LEAST = 5
@@ -106,7 +107,8 @@ def calibrate(
     model : str, Path or Model
         As ``load_model`` takes it.
     data : folder, DataSet, or a list of them
-        5 or more labeled cells; what ``load_dataset`` understands.
+        5 or more labeled cells; what ``load_dataset`` understands.  What the publisher put into a test part is left
+        out where there are other cells.
     output : path
         Folder of the new bundle: new or empty.
     device, progress
@@ -122,6 +124,11 @@ def calibrate(
         If there are fewer than five cells, or all of one class.
     OutputError
         If ``output`` holds a model already.
+
+    Warns
+    -----
+    DataWarning
+        How many cells of a test part were left out.
 
     Examples
     --------
@@ -197,8 +204,19 @@ def _gather(model: Model, data: Data, progress: Progress) -> tuple[CropPack, Lab
     scheme = model.info.class_scheme
     sets = [d.in_scheme(scheme).labeled() for d in open_datasets(data, scheme)]
     names = ", ".join(d.name for d in sets)
+    given = sum(len(d) for d in sets)
+    rest = without_tests(sets)
+    if any(len(d) for d in rest):  # else all that there is was called a test, and somebody wants to calibrate on it
+        sets = rest
     sets = [d for d in sets if len(d)]
     n = sum(len(d) for d in sets)
+    if n < given:
+        warnings.warn(
+            f"{names}: {given - n} of {given} cells are of the published test part, or of the same originals, and are "
+            "left out; to calibrate on them give the folder of that part alone.",
+            DataWarning,
+            stacklevel=3,
+        )
     if n < LEAST:
         raise DataSetError(f"{names}: {n} labeled cells of the model's classes; calibrating needs {LEAST} or more.")
     pack, wide = (

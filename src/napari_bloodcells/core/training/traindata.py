@@ -88,7 +88,7 @@ def gather(data: Data, recipe: Recipe, progress: Progress) -> tuple[Cells, Cells
     scheme = load_scheme(recipe.scheme)
     sets = [d.in_scheme(scheme).labeled() for d in open_datasets(data, scheme)]
     if not recipe.use_test:
-        sets = _without_tests(sets)
+        sets = without_tests(sets)
     names = ", ".join(d.name for d in sets)
     if sum(len(d) for d in sets) == 0:
         raise DataSetError(f"{names}: no labeled cell of the classes {', '.join(scheme.names)}; see data info.")
@@ -132,6 +132,7 @@ def join(packs: Iterable[CropPack]) -> Cells:
     )
 
 
-def _without_tests(sets: list[DataSet]) -> list[DataSet]:
+def without_tests(sets: list[DataSet]) -> list[DataSet]:
+    """The data sets without what their publishers call a test, and without all other cells of the same originals."""
     held = {s.group for d in sets for s in d.samples if part_of(s.split or "") == "test"}
     return [replace(d, samples=tuple(s for s in d.samples if s.group not in held)) for d in sets]
