@@ -47,10 +47,19 @@ def test_numbers_that_are_no_class_and_images_named_twice_are_told(tmp_path: Pat
     dataset = load_dataset(tmp_path)
     assert [(s.image.name, s.label) for s in dataset.samples] == [("0.png", "neutrophil"), ("1.png", None)]
     assert dataset.problems == (
+        "class.csv: classes are numbers: taken are 1 neutrophil, 2 lymphocyte, 3 monocyte, 4 eosinophil, 5 basophil; "
+        "else write names.",
         "class.csv: line 3: class 7 is not one of 1 to 5; no label.",
         "class.csv: line 4: 0.png is here twice; the first is taken.",
         "class.csv: 1 rows have no image here; left out.",
     )
+
+
+def test_only_a_table_of_numbers_is_told_as_one(tmp_path: Path) -> None:
+    for i in range(2):
+        picture(tmp_path / f"{i}.png")
+    (tmp_path / "class.csv").write_text("image,class\n0.png,neutrophil\n1.png,-1\n")
+    assert not load_dataset(tmp_path).problems
 
 
 def test_a_folder_named_after_no_class_keeps_its_images_and_is_told(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Tables of single cells (``jtsc``, ``cellavision``): a file, and its class by name or by number.
 
 Numbers are those of segmentation_WBC (Zheng 2018): 1 neutrophil, 2 lymphocyte, 3 monocyte, 4 eosinophil, 5 basophil;
--1 means that the authors could not say, and the image is skipped.
+-1 means that the authors could not say, and the image is skipped.  Anybody else's numbers may mean something else, so
+that the meaning taken is told before all other problems.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ def read(folder: Folder) -> DataSet | None:
         if image_column is None or class_column is None or has_boxes(rows):
             continue
         missing = 0
+        numbered = False
         for number, row in enumerate(rows, 2):
             text = row[class_column].removesuffix(".0")
             if text == _SKIP:
@@ -34,6 +36,7 @@ def read(folder: Folder) -> DataSet | None:
             if text.isdecimal() and text not in _NUMBERED:
                 folder.problems.append(f"{path.name}: line {number}: class {text} is not one of 1 to 5; no label.")
                 text = ""
+            numbered |= text in _NUMBERED
             detail = _NUMBERED.get(text, text) or None
             if image.as_posix() in samples:
                 folder.problems.append(f"{path.name}: line {number}: {image.name} is here twice; the first is taken.")
@@ -42,6 +45,9 @@ def read(folder: Folder) -> DataSet | None:
             samples[image.as_posix()] = Sample(
                 image, None, folder.label(detail), group, folder.name, folder.split(image), detail=detail
             )
+        if numbered:
+            meaning = ", ".join(f"{number} {name}" for number, name in _NUMBERED.items())
+            folder.problems.insert(0, f"{path.name}: classes are numbers: taken are {meaning}; else write names.")
         if missing:
             folder.problems.append(f"{path.name}: {missing} rows have no image here; left out.")
     if not samples:
