@@ -39,6 +39,7 @@ from napari_bloodcells.core.training.finetune import (
 )
 from napari_bloodcells.core.training.headfit import Head, HeadFit, choose_head
 from napari_bloodcells.core.training.pack import CropPack, pack_crops
+from napari_bloodcells.core.training.samecells import with_copies_joined
 from napari_bloodcells.core.training.temperature import fit_temperature
 from napari_bloodcells.core.training.traindata import widened, without_tests
 
@@ -220,7 +221,7 @@ def _gather(model: Model, data: Data, progress: Progress) -> tuple[CropPack, Lab
     if n < LEAST:
         raise DataSetError(f"{names}: {n} labeled cells of the model's classes; calibrating needs {LEAST} or more.")
     pack, wide = (
-        _joined([pack_crops(d, spec, scheme, progress) for d in sets])
+        _joined(with_copies_joined([pack_crops(d, spec, scheme, progress) for d in sets]))
         for spec in (model.info.crop, widened(model.info.crop))
     )
     if len(set(pack.labels.tolist())) < 2:

@@ -1,7 +1,8 @@
 """Evaluation: how well a model does on labeled cells, each figure with its interval, grouped by original cell.
 
 The cells are cut by the function that training and counting use (``pack.py``, ``crops.py``).  Labels outside of the
-model's classes, and those that their source is not sure of, are left out and counted.
+model's classes, and those that their source is not sure of, are left out and counted.  Copies of one picture are one
+original.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from napari_bloodcells.core.progress import Progress, Silent, check_cancelled
 from napari_bloodcells.core.schema import BundleInfo
 from napari_bloodcells.core.statistics.metrics import Scores, score
 from napari_bloodcells.core.training.pack import pack_crops
+from napari_bloodcells.core.training.samecells import with_copies_joined
 
 BOXES = ("auto", "find")
 _PART = 256
@@ -138,7 +140,7 @@ def evaluate(
     if not chosen:
         which = f" in part {part}" if part else ""
         raise DataSetError(f"{', '.join(names)}: no cell{which} with a label of the classes {', '.join(scheme.names)}.")
-    packs = [pack_crops(d, loaded.info.crop, scheme, progress) for d in chosen]
+    packs = with_copies_joined([pack_crops(d, loaded.info.crop, scheme, progress) for d in chosen])
     predictions = [_predict(loaded, p.crops, progress) for p in packs]
     truth = np.concatenate([p.labels.numpy() for p in packs])
     shares = np.concatenate([p.probabilities for p in predictions])

@@ -1,8 +1,8 @@
 """The cells of a training: data sets in, crops with classes out, parted into training and validation by groups.
 
 All data sets are split as one, because they share originals (``kaggle`` is made of ``bccd``): no copy, augmentation or
-re-photograph of a validation cell is trained on.  What a publisher set apart as a test stays out, with all cells of
-the same originals, unless the recipe says ``use_test``.
+re-photograph of a validation cell is trained on, nor a picture that is the same to the byte.  What a publisher set
+apart as a test stays out, with all cells of the same originals, unless the recipe says ``use_test``.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from napari_bloodcells.core.groups import grouped_split
 from napari_bloodcells.core.progress import Progress
 from napari_bloodcells.core.training.pack import CropPack, pack_crops
 from napari_bloodcells.core.training.recipe import Recipe
+from napari_bloodcells.core.training.samecells import with_copies_joined
 
 WIDER = 1.5
 
@@ -87,15 +88,24 @@ def gather(data: Data, recipe: Recipe, progress: Progress) -> tuple[Cells, Cells
     """
     scheme = load_scheme(recipe.scheme)
     sets = [d.in_scheme(scheme).labeled() for d in open_datasets(data, scheme)]
-    if not recipe.use_test:
-        sets = without_tests(sets)
     names = ", ".join(d.name for d in sets)
-    if sum(len(d) for d in sets) == 0:
-        raise DataSetError(f"{names}: no labeled cell of the classes {', '.join(scheme.names)}; see data info.")
+    nothing = f"{names}: no labeled cell of the classes {', '.join(scheme.names)}; see data info."
+    if not any(len(d) for d in (sets if recipe.use_test else without_tests(sets))):
+        raise DataSetError(nothing)
+    sets = [d for d in sets if len(d)]
+    # what is set apart as a test is cut too, or copies of it could not be seen
+    packs = with_copies_joined([pack_crops(d, recipe.crop, scheme, progress) for d in sets])
+    sets = [_in_groups(d, p.groups) for d, p in zip(sets, packs, strict=True)]
+    cells = join(packs)
+    del packs  # the crops are in ``cells``
+    if not recipe.use_test and any(part_of(s.split or "") == "test" for d in sets for s in d.samples):
+        sets = without_tests(sets)
+        if not any(len(d) for d in sets):
+            raise DataSetError(nothing)
+        cells = cells.take(np.isin(cells.groups, [group for d in sets for group in d.groups]))
     merged = DataSet(names, sets[0].root, tuple(s for d in sets for s in d.samples), "merged")
     held = set(grouped_split(merged, (1 - recipe.val_fraction, recipe.val_fraction), recipe.seed)[1].groups)
     sets = [d for d in sets if len(d)]
-    cells = join(pack_crops(d, recipe.crop, scheme, progress) for d in sets)
     in_validation = np.isin(cells.groups, sorted(held))
     training, validation = cells.take(~in_validation), cells.take(in_validation)
     if recipe.augment == "stain":
@@ -130,6 +140,11 @@ def join(packs: Iterable[CropPack]) -> Cells:
         np.array([s for p in found for s in p.sources]),
         torch.cat([p.extent for p in found]),
     )
+
+
+def _in_groups(dataset: DataSet, groups: Iterable[str]) -> DataSet:
+    pairs = zip(dataset.samples, groups, strict=True)
+    return replace(dataset, samples=tuple(replace(sample, group=group) for sample, group in pairs))
 
 
 def without_tests(sets: list[DataSet]) -> list[DataSet]:
