@@ -177,6 +177,28 @@ def test_yolo_names_from_yaml(tmp_path: Path, names: str) -> None:
     assert [s.label for s in dataset.samples] == [None]
 
 
+@pytest.mark.parametrize(
+    "place", ["images/classes.txt", "images/train/classes.txt", "labels/train/classes.txt", "labels/train/data.yaml"]
+)
+def test_yolo_names_are_found_beside_the_images_and_the_boxes(tmp_path: Path, place: str) -> None:
+    """LabelImg writes them into the folder that it saves to."""
+    yolo(tmp_path, "train/a", "1 0.5 0.5 0.2 0.2\n")
+    text = "names: [lymphocyte, monocyte]\n" if place.endswith("yaml") else "lymphocyte\nmonocyte\n"
+    (tmp_path / place).write_text(text)
+    dataset = load_dataset(tmp_path)
+    assert (dataset.labels, dataset.problems) == (("monocyte",), ())
+
+
+def test_yolo_folders_may_have_names_of_their_own(tmp_path: Path) -> None:
+    for part, names in (("s1", "monocyte\nRBC\n"), ("s2", "RBC\nlymphocyte\n"), ("s3", "")):
+        yolo(tmp_path / part, "a", "0 0.5 0.5 0.2 0.2\n1 0.2 0.2 0.1 0.1\n")
+        (tmp_path / part / "labels" / "classes.txt").write_text(names)
+    dataset = load_dataset(tmp_path)
+    assert [field.boxes.labels for field in dataset.fields] == [("WBC", "RBC"), ("RBC", "WBC"), ("WBC", "RBC")]
+    assert dataset.labels == ("monocyte", "lymphocyte", None)
+    assert dataset.problems == ("no classes.txt: taken are 0 white cell, 1 red cell, 2 platelet.",)
+
+
 def test_yolo_boxes_take_their_types_from_a_table_of_two_readers(tmp_path: Path) -> None:
     yolo(tmp_path, "train/a", "0 0.5 0.5 0.2 0.4\n" + "".join(f"1 {0.1 + 0.2 * i} 0.2 0.1 0.2\n" for i in range(4)))
     yolo(tmp_path, "val/b", "0 0.5 0.5 0.2 0.4\n0 0.1 0.2 0.1 0.2\n")

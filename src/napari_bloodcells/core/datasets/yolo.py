@@ -1,14 +1,16 @@
 """YOLO text boxes (``chula``, ``raabin``, ``pig``): ``class x_center y_center width height`` in shares of the image.
 
-What the class numbers mean is read from ``classes.txt``, ``obj.names`` or ``data.yaml``; without one they are those of
-TXL-PBC and Raabin: 0 white cell, 1 red cell, 2 platelet.  A table of boxes beside them (``classes.csv``) says the type
-and certainty of each white cell.  Of a polygon (``class x y x y x y ...``) the bounding box is taken.
+What the class numbers mean is read from ``classes.txt``, ``obj.names`` or ``data.yaml`` in the folder, else from the
+one nearest to the text file or its image (LabelImg writes it there); without one they are those of TXL-PBC and Raabin:
+0 white cell, 1 red cell, 2 platelet.  A table of boxes beside them (``classes.csv``) says the type and certainty of
+each white cell.  Of a polygon (``class x y x y x y ...``) the bounding box is taken.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,9 +34,8 @@ def read(folder: Folder) -> DataSet | None:
     files = {image: text for image in folder.images if (text := _text_of(image))}
     if not files:
         return None
-    names = _class_names(folder.root)
-    if names is None:
-        names = _DEFAULT_NAMES
+    names_of = _names_of(files, folder.root)
+    if None in names_of.values():
         folder.problems.append("no classes.txt: taken are 0 white cell, 1 red cell, 2 platelet.")
     typed = typed_boxes(folder)
     samples: list[Sample] = []
@@ -50,6 +51,7 @@ def read(folder: Folder) -> DataSet | None:
         except (AnnotationError, ImageError) as problem:
             folder.problems.append(whole_text(problem, folder.root))
             continue
+        names = names_of[image] or _DEFAULT_NAMES
         labels = [names[n] if n < len(names) else "" for n in numbers]
         if "" in labels:
             folder.problems.append(f"{text.name}: a class number beyond the {len(names)} names; box left out.")
@@ -142,9 +144,24 @@ def _text_of(image: Path) -> Path | None:
     return beside if beside.is_file() else None
 
 
+def _names_of(files: Mapping[Path, Path], root: Path) -> dict[Path, tuple[str, ...] | None]:
+    """What the numbers in each image's text file mean, or None where no list of names is there."""
+    everywhere = _class_names(root)
+    if everywhere is not None:
+        return dict.fromkeys(files, everywhere)
+    in_folder: dict[Path, tuple[str, ...] | None] = {root: None}
+
+    def nearest(folder: Path) -> tuple[str, ...] | None:
+        if folder not in in_folder:
+            in_folder[folder] = _class_names(folder) or nearest(folder.parent)
+        return in_folder[folder]
+
+    return {image: nearest(text.parent) or nearest(image.parent) for image, text in files.items()}
+
+
 def _class_names(root: Path) -> tuple[str, ...] | None:
     for path in (root / "classes.txt", root / "obj.names", root / "labels" / "classes.txt", root / "_classes.txt"):
-        if path.is_file():
+        if path.is_file() and path.stat().st_size:
             lines = read_regular(path, MAX_BYTES, AnnotationError).decode("utf-8-sig", "replace").splitlines()
             names = tuple(line.strip() for line in lines if line.strip())
             if names:
