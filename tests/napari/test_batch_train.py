@@ -58,6 +58,10 @@ def test_a_folder_is_counted_sample_by_sample_and_an_image_opened_with_its_cells
     assert sample.child(2).text(0) == name.split("/")[-1]
     shoot(viewer, "batch")
     assert free_output(smears).name == f"{smears.name}-differential"
+    qtbot.mouseClick(widget.run_bar.run, Qt.MouseButton.LeftButton)
+    wait_for(lambda: not widget.task.is_running)
+    assert widget.output.path == smears.with_name(f"{smears.name}-differential"), "what is there is not written over"
+    assert (widget.output.path / "cells.csv").read_bytes() == (tmp_path / "out" / "cells.csv").read_bytes()
 
 
 def test_a_stopped_batch_goes_on_where_it_stopped(

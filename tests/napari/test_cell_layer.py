@@ -182,6 +182,21 @@ def test_in_a_series_each_plane_is_a_field(field_image: np.ndarray, make_review:
     assert (new.image, new.number) == (1, 2)
 
 
+def test_a_plane_is_gone_to_also_beside_a_layer_with_more_axes(field_image: np.ndarray, make_review: Any) -> None:
+    cells = put_on_canvas(make_review(["neutrophil"] * 4, ("a.jpg", "b.jpg", "c.jpg")), series=True)
+    cells.viewer.add_image(np.zeros((6, 5, 40, 40)))
+    cells.viewer.dims.set_point((0, 1), (1, 0))
+    cells.go_to(3)
+    assert cells.viewer.dims.current_step[:2] == (1, 2)
+
+
+def test_names_lie_where_their_cells_do_on_a_layer_that_is_turned(make_review: Any) -> None:
+    cells = put_on_canvas(make_review(["neutrophil"] * (FEW + 5)), scale=(0.1, 0.1), rotate=20, units=("um", "um"))
+    points, layer = cells.names.points, cells.layer
+    assert points.units == layer.units
+    assert np.allclose(points.data_to_world((30.0, 50.0)), layer.data_to_world((30.0, 50.0)))
+
+
 def test_many_cells_are_named_only_where_it_matters(make_review: Any) -> None:
     review = make_review(["neutrophil"] * (FEW + 40))
     cells = put_on_canvas(review)

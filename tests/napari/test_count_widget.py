@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,36 @@ def test_a_box_drawn_by_hand_is_named_at_once_and_one_undo_takes_it_back(
     assert abs(sum(named.probabilities) - 1) < 0.01
     review.undo()
     assert len(review) == 3
+
+
+def test_a_cell_drawn_while_another_is_named_is_named_too_though_another_image_is_shown_by_then(
+    counted: tuple[Any, CountWidget], wait_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_bloodcells.napari import drawn_cells
+    from napari_bloodcells.napari.geometry import rectangle
+
+    viewer, widget = counted
+    real, go = drawn_cells.classify_boxes, threading.Event()
+    monkeypatch.setattr(drawn_cells, "classify_boxes", lambda *given: (go.wait(20), real(*given))[1])
+    review, layer = widget.cells.review, viewer.layers["smear cells"]
+    layer.add(rectangle((10, 10, 110, 110)), shape_type="rectangle")
+    wait_for(lambda: widget.drawn.task.is_running)
+    layer.add(rectangle((200, 10, 300, 110)), shape_type="rectangle")
+    widget.drawn.follow(None)
+    go.set()
+    wait_for(lambda: all(cell.probabilities for cell in review.cells))
+    assert len(review) == 5
+
+
+def test_other_reference_ranges_in_the_preferences_are_those_of_the_table_at_once(
+    counted: tuple[Any, CountWidget], wait_for: Any
+) -> None:
+    from napari.settings import get_plugin_settings
+
+    _, widget = counted
+    before = widget.table.cell_text("neutrophil", "reference")
+    get_plugin_settings("napari-bloodcells").reference.age = 1.0
+    wait_for(lambda: widget.table.cell_text("neutrophil", "reference") != before)
 
 
 def test_a_grey_image_is_refused_in_words(make_napari_viewer: Any, qtbot: Any) -> None:

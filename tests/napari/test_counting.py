@@ -13,6 +13,7 @@ import tifffile
 from napari.components import ViewerModel
 from PIL import Image
 
+from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.count import count as core_count
 from napari_bloodcells.core.errors import Cancelled
 from napari_bloodcells.core.progress import Silent
@@ -158,7 +159,9 @@ def test_a_slide_that_is_not_in_memory_is_never_read_as_a_whole(
     review = count_fields(fields, request, Silent(), ModelShelf()).review
     assert len(review.cells) > 15
     drawn = Cell(1, 0, 1, (100.0, 100.0, 160.0, 160.0), "unidentified", source="drawn")
-    assert classify_boxes(fields, 0, [drawn], request, ModelShelf())[0].probabilities
+    assert classify_boxes(fields, 0, [drawn], review.scheme, request, ModelShelf())[0].probabilities
+    named = classify_boxes(fields, 0, [drawn], load_scheme("pbc8"), request, ModelShelf())[0]
+    assert (named.probabilities, named.name) == ((), named.machine), "another model's review has other classes"
     with view_of(report_input(review, fields).load("slide")) as view:
         assert view.size == (1536, 3072)
         assert view.square((100, 100, 160, 160)).shape == (75, 75, 3)

@@ -181,6 +181,16 @@ def test_voc_of_a_series_is_one_file_a_field_without_what_is_no_wbc(make_review:
     assert tuple(map(float, first.boxes.xyxy[0])) == review.cell(1).box
 
 
+def test_voc_files_of_fields_that_differ_in_the_suffix_or_the_folder_alone(make_review: Any, tmp_path: Path) -> None:
+    names = ("a.jpg", "a.png", "a/b.png", "a_b.png", "c.png")
+    review = make_review(["neutrophil"] * 5, names, info={"sizes": [[90, 400]] * 5})
+    layer = layer_of(review)
+    files = write_voc_layer(str(tmp_path / "x.xml"), layer.data, layer.as_layer_data_tuple()[1])
+    assert [read_voc(f).filename for f in files] == [Path(name).name for name in names]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(Path(f).name for f in files)
+    assert Path(files[-1]).name == "x_c.xml"
+
+
 def test_a_box_moved_on_the_canvas_is_written_where_it_lies(make_review: Any, tmp_path: Path) -> None:
     layer = layer_of(make_review(["neutrophil"]), series=False)
     layer.data = [rectangle((1, 2, 31, 42))]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -112,3 +114,19 @@ def test_shader_programs_are_kept_only_where_mesa_may_draw_in_software(
     monkeypatch.setattr(software_gl, "_mapped", lambda names: any(name in maps for name in names))
     software_gl.keep_programs()
     assert (GlirProgram.delete is not delete) == kept
+
+
+def test_what_the_work_held_is_let_go_when_it_is_done_though_napari_keeps_the_worker(qtbot: Any) -> None:
+    class Pixels:
+        pass
+
+    pixels, task, ended = Pixels(), Task(), []
+    held = weakref.ref(pixels)
+    task.finished.connect(ended.append)
+    task.start(lambda progress, pixels=pixels: len(ended), "Counting")
+    worker = task._worker
+    qtbot.waitUntil(lambda: bool(ended), timeout=20_000)
+    del pixels
+    gc.collect()
+    assert worker is not None
+    assert held() is None

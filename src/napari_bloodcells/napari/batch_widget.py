@@ -123,7 +123,7 @@ class BatchWidget(TaskWidget):
         if folder is None or not folder.is_dir():
             self.run_bar.say("Choose a folder of photographs first.")
             return
-        if output is None:
+        if output is None or (not resume and (output / "run.json").exists()):  # results are never written over
             output = free_output(folder)
             self.output.choose(output)
         if is_unfinished(output) and not resume:

@@ -98,8 +98,9 @@ class CellLayer:
         center = rectangle(cell.box, cell.image if self.series else None).mean(0)
         world = self.layer.data_to_world(center)
         if self.series:
+            first = self.viewer.dims.ndim - len(world)  # another layer may have more axes, which come before
             for axis in range(len(world) - 2):
-                self.viewer.dims.set_point(axis, world[axis])
+                self.viewer.dims.set_point(first + axis, world[axis])
         camera = self.viewer.scene.camera if hasattr(self.viewer, "scene") else self.viewer.camera  # napari 0.9, before
         camera.center = (0.0, *world[-2:])
 

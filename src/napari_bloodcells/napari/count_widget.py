@@ -89,7 +89,7 @@ class CountWidget(DockedWidget):
         napari_viewer.layers.selection.events.active.connect(self._on_active)
         self._timer = QTimer(self)
         self._timer.setInterval(_CHECK_MS)
-        self._timer.timeout.connect(self.desk.check)
+        self._timer.timeout.connect(self._check)
         self._timer.start()
         QTimer.singleShot(0, self._take_up)
 
@@ -213,8 +213,14 @@ class CountWidget(DockedWidget):
                 self.panel.clear()
                 return
 
+    def _check(self) -> None:
+        """What no event tells: edits of the layers, and whose reference ranges the preferences ask for."""
+        self.desk.check()
+        if (chosen := preferences.reference()) != self.table.reference:
+            self.table.set_reference(chosen)
+
     def _counted(self, counted: Counted) -> None:
-        fields = self._fields
+        fields, self._fields = self._fields, None
         if not self._gone and fields is not None and fields.layer in self.viewer.layers:
             self.turns.take(self._placing(counted, fields))
 
@@ -233,6 +239,7 @@ class CountWidget(DockedWidget):
         self._canvas_focus()
 
     def _failed(self, error: BaseException) -> None:
+        self._fields = None
         self.say("Stopped." if isinstance(error, Cancelled) else str(error))
         report_error(error, "Counting")
 

@@ -18,6 +18,7 @@ import numpy as np
 from napari_bloodcells.core.boxes import Boxes
 from napari_bloodcells.core.errors import BloodcellsError, UsageError
 from napari_bloodcells.core.progress import Progress
+from napari_bloodcells.napari.carried import in_scheme
 from napari_bloodcells.napari.cell import Box, Cell
 from napari_bloodcells.napari.fields import LARGE, FieldPixels, Fields, same_on_disk
 from napari_bloodcells.napari.quiet_import import load_torch
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from napari_bloodcells.core.bundle import Model
+    from napari_bloodcells.core.classes import ClassScheme
     from napari_bloodcells.core.counting.result import CountResult
     from napari_bloodcells.core.slides.slide import Region
 
@@ -130,9 +132,9 @@ def scales_of(images: pd.DataFrame) -> list[float | None]:
 
 
 def classify_boxes(
-    fields: Fields, index: int, cells: Sequence[Cell], request: CountRequest, shelf: ModelShelf
+    fields: Fields, index: int, cells: Sequence[Cell], scheme: ClassScheme, request: CountRequest, shelf: ModelShelf
 ) -> list[Cell]:
-    """What the model says of boxes drawn by hand on one field: the cells with their classes filled in.
+    """What the model says of boxes drawn by hand on one field: the cells with their classes, of ``scheme``, filled in.
 
     Of a large field only the surroundings of the boxes are looked at.
     """
@@ -149,6 +151,7 @@ def classify_boxes(
     said = frame_cells(result.cells, result.scheme, ["field"])
     if len(said) != len(cells):
         raise BloodcellsError(str(result.images["status"].iloc[0]))
+    named = [in_scheme(new, result.scheme, scheme) for new in said]  # the review may be another model's
     return [
         replace(
             cell,
@@ -158,7 +161,7 @@ def classify_boxes(
             probabilities=new.probabilities,
             distance=new.distance,
         )
-        for cell, new in zip(cells, said, strict=True)
+        for cell, new in zip(cells, named, strict=True)
     ]
 
 

@@ -80,6 +80,7 @@ class DifferentialTable(QWidget):
         super().__init__(parent)
         self.review: Review | None = None
         self.wanted = wanted
+        self.reference = reference
         self.ranges, self.patient = ranges_of(reference)
         self.intervals = intervals_of(reference)
         self.table = self._new_table()
@@ -129,6 +130,7 @@ class DifferentialTable(QWidget):
 
     def set_reference(self, reference: Reference) -> None:
         """Whose reference ranges, and which intervals, the flags use from now on."""
+        self.reference = reference
         self.ranges, self.patient = ranges_of(reference)
         self.intervals = intervals_of(reference)
         self.refresh()

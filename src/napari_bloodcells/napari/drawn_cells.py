@@ -38,7 +38,8 @@ class DrawnCells(QObject):
         self.say = say
         self.task = Task(self)
         self._cells: CellLayer | None = None
-        self._waiting: list[int] = []
+        self._waiting: list[tuple[CellLayer, int]] = []
+        """Cells to be named, with their layers: another image may be shown by then."""
         self.task.finished.connect(self._named)
         self.task.failed.connect(lambda error: report_error(error, "Naming the drawn cell"))
 
@@ -47,30 +48,32 @@ class DrawnCells(QObject):
         if self._cells is not None:
             self._cells.review.changed.disconnect(self._on_edit, missing_ok=True)
         self._cells = cells
-        self._waiting.clear()
         if cells is not None:
             cells.review.changed.connect(self._on_edit)
 
     def _on_edit(self, edit: Edit) -> None:
-        self._waiting += unclassified(edit)
+        if self._cells is not None:
+            self._waiting += [(self._cells, number) for number in unclassified(edit)]
         if self._waiting:
             QTimer.singleShot(0, self._name)
 
     def _name(self) -> None:
         """Have the model name the drawn cells of one field."""
-        if self._cells is None or self._cells.fields is None or self.task.is_running:
+        if self.task.is_running:
             return
-        review, fields = self._cells.review, self._cells.fields
-        drawn = [review.cell(i) for i in dict.fromkeys(self._waiting) if i in review]
-        if not drawn:
-            self._waiting.clear()
+        self._waiting = [(cells, i) for cells, i in dict.fromkeys(self._waiting) if cells.fields and i in cells.review]
+        if not self._waiting:
             return
-        here = [cell for cell in drawn if cell.image == drawn[0].image]
-        self._waiting = [cell.id for cell in drawn if cell not in here]
-        index, request, shelf = here[0].image, self.request(), self.shelf
-        self._cells.layer.mode = "select"
+        first, review, fields = self._waiting[0][0], self._waiting[0][0].review, self._waiting[0][0].fields
+        assert fields is not None
+        index = review.cell(self._waiting[0][1]).image
+        chosen = [(cells, i) for cells, i in self._waiting if cells is first and review.cell(i).image == index]
+        here = [review.cell(i) for _, i in chosen]
+        self._waiting = [entry for entry in self._waiting if entry not in chosen]
+        request, shelf, scheme = self.request(), self.shelf, review.scheme
+        first.layer.mode = "select"
         self._review = review
-        self.task.start(lambda _: classify_boxes(fields, index, here, request, shelf), "Naming the drawn cell")
+        self.task.start(lambda _: classify_boxes(fields, index, here, scheme, request, shelf), "Naming the drawn cell")
 
     def _named(self, named: list[Any]) -> None:
         review = self._review

@@ -128,7 +128,10 @@ class CellNames:
                 border_color="transparent",
                 scale=self.layer.scale,
                 translate=self.layer.translate,
+                rotate=self.layer.rotate,
+                shear=self.layer.shear,
                 affine=self.layer.affine,
+                units=self.layer.units,
                 opacity=1,
             )
             self.points.editable = False

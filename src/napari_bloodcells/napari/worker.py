@@ -114,7 +114,7 @@ class Task(QObject):
             return
         _LOG.info("%s", title)
         self.progress = ThreadProgress()
-        self._worker = create_worker(_quietly, work, self.progress, _start_thread=False)
+        self._worker = create_worker(_quietly, [work], self.progress, _start_thread=False)
         self._worker.returned.connect(self._ended)
         self._timer.start()
         self.running.emit(True)
@@ -201,8 +201,15 @@ class TaskWidget(DockedWidget):
         self.task.cancel()
 
 
-def _quietly(work: Callable[[ThreadProgress], Any], progress: ThreadProgress) -> tuple[Any, BaseException | None]:
-    """Errors come back as values: raised in a worker, napari would show a dialog with a traceback."""
+def _quietly(
+    given: list[Callable[[ThreadProgress], Any]], progress: ThreadProgress
+) -> tuple[Any, BaseException | None]:
+    """Do the work that is ``given``, and take it out: napari keeps its workers, and what they were called with, for the
+    whole session, and the work holds the pixels of an image.
+
+    Errors come back as values: raised in a worker, napari would show a dialog with a traceback.
+    """
+    work = given.pop()
     try:
         return work(progress), None
     except BloodcellsError as error:

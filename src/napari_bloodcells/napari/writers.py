@@ -7,6 +7,7 @@ classes gives boxes named ``WBC``.  A file that is there already is kept under `
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,14 +50,14 @@ def write_voc_layer(path: str, data: Any, attributes: dict[str, Any]) -> list[st
     table = layer_table(data, attributes)
     sizes = _sizes(table, attributes)
     target = Path(path)
+    files = _file_of_each(list(sizes), target)
     written: list[str] = []
     for name in sizes:
         rows = table[(table["image"] == name) & (table["class"] != NOT_A_WBC)]
         labels = tuple(UNTYPED if label == UNIDENTIFIED else str(label) for label in rows["class"])
         boxes = Boxes(rows[list(BOX_COLUMNS)].to_numpy(np.float32), labels)
-        file = target if len(sizes) == 1 else target.with_name(f"{target.stem}_{_flat(name)}.xml")
         height, width = sizes[name]
-        written.append(str(write_voc(_free(file), boxes, image=name, width=width, height=height)))
+        written.append(str(write_voc(_free(files[name]), boxes, image=name, width=width, height=height)))
     return written
 
 
@@ -118,6 +119,21 @@ def _sizes(table: pd.DataFrame, attributes: dict[str, Any]) -> dict[str, tuple[i
             found[name] = (int(sizes[name][0]), int(sizes[name][1]))
         elif len(rows):
             found[name] = (int(np.ceil(rows["y_max"].max())), int(np.ceil(rows["x_max"].max())))
+    return found
+
+
+def _file_of_each(names: list[str], target: Path) -> dict[str, Path]:
+    """The XML of each field: ``target`` of a single one, else one beside it that tells the field; never one for two."""
+    if len(names) == 1:
+        return {names[0]: target}
+    flat = Counter(_flat(name) for name in names)
+    found: dict[str, Path] = {}
+    for name in names:
+        told = _flat(name) if flat[_flat(name)] == 1 else name.replace("/", "_").replace(os.sep, "_")
+        file, number = target.with_name(f"{target.stem}_{told}.xml"), 2
+        while file in found.values():
+            file, number = target.with_name(f"{target.stem}_{told}-{number}.xml"), number + 1
+        found[name] = file
     return found
 
 
