@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QMimeData, QPointF, Qt
 from qtpy.QtGui import QDropEvent
+from qtpy.QtWidgets import QFileDialog
 
 from napari_bloodcells.napari import preferences
 from napari_bloodcells.napari.cell import Cell
@@ -199,6 +200,28 @@ def test_other_reference_ranges_in_the_preferences_are_those_of_the_table_at_onc
     before = widget.table.cell_text("neutrophil", "reference")
     get_plugin_settings("napari-bloodcells").reference.age = 1.0
     wait_for(lambda: widget.table.cell_text("neutrophil", "reference") != before)
+
+
+def test_the_cells_are_saved_with_their_classes_and_nothing_is_written_over(
+    counted: tuple[Any, CountWidget], qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_bloodcells.core.counting.cellstable import read_cells
+    from napari_bloodcells.core.voc import read_voc
+
+    _, widget = counted
+    names = [cell.name for cell in widget.cells.review.cells]
+    for answer in (("cells.csv", "Cells with their classes (*.csv)"), ("cells", "VOC XML (*.xml)")):
+        chosen = (str(tmp_path / answer[0]), answer[1])
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, chosen=chosen, **__: chosen)
+        for _ in range(2):
+            qtbot.mouseClick(widget.panel.save, Qt.MouseButton.LeftButton)
+    assert sorted(read_cells(tmp_path / "cells.csv")["class"]) == sorted(names)
+    assert len(read_voc(tmp_path / "cells.xml").boxes) == 3
+    assert {"cells.csv~1", "cells.xml~1"} <= {path.name for path in tmp_path.iterdir()}
+    assert "cells.xml" in widget.run_bar.said.text()
+    widget.save_cells(tmp_path / "cells.doc")
+    assert "are saved as .csv" in widget.run_bar.said.text()
+    assert not (tmp_path / "cells.doc").exists()
 
 
 def test_a_grey_image_is_refused_in_words(make_napari_viewer: Any, qtbot: Any) -> None:

@@ -135,3 +135,23 @@ def test_a_file_name_that_is_no_utf8_is_kept_and_found_again(make_review: Any, t
     assert back.info["paths"] == [str(image)]
     assert back.cell(1).name == "basophil"
     assert journal_path([image], b"", tmp_path).parent == tmp_path
+
+
+def test_a_journal_that_another_window_wrote_to_is_left_to_it_and_that_is_told(
+    make_review: Any, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    first, second = make_review(["neutrophil", "monocyte"]), make_review(["neutrophil", "monocyte"])
+    path = tmp_path / "a.jpg.bloodcells.jsonl"
+    one, other = Journal(path, first, told.append), Journal(path, second, told.append)
+    one.start()
+    first.classify([1], "basophil")
+    other.resume()
+    second.classify([1], "lymphocyte")
+    assert not told
+    first.classify([2], "eosinophil")
+    first.classify([2], "basophil")
+    assert len(told) == 1
+    assert "another window" in told[0]
+    second.classify([2], "neutrophil")
+    assert [cell.name for cell in read_journal(path).cells] == ["lymphocyte", "neutrophil"]

@@ -36,6 +36,7 @@ from napari_bloodcells.napari.run_bar import RunBar
 from napari_bloodcells.napari.software_gl import keep_programs
 from napari_bloodcells.napari.turns import Turns
 from napari_bloodcells.napari.worker import DockedWidget, Task, report_error
+from napari_bloodcells.napari.writers import write_cells_layer, write_coco_layer, write_voc_layer
 
 if TYPE_CHECKING:
     import napari
@@ -80,6 +81,7 @@ class CountWidget(DockedWidget):
         self.reporting.finished.connect(lambda path: self.say(f"The report is in {path}."))
         self.reporting.failed.connect(lambda error: report_error(error, "Writing the report"))
         self.panel.draw.clicked.connect(self._start_drawing)
+        self.panel.save.clicked.connect(self._ask_file)
         self.panel.report.clicked.connect(self._ask_report)
         self.form.image_chosen.connect(self._on_image)
         self.form.image_renamed.connect(self._name_images)
@@ -156,6 +158,25 @@ class CountWidget(DockedWidget):
             return write_reports(data, folder, options=options)[0]
 
         self.reporting.start(work, f"Report into {folder}")
+
+    def save_cells(self, file: Path) -> None:
+        """Save the cells that are shown, with their classes, as ``.csv``, ``.xml`` or ``.json``."""
+        if self.cells is None:
+            return
+        writer = {".csv": write_cells_layer, ".xml": write_voc_layer, ".json": write_coco_layer}.get(
+            file.suffix.casefold()
+        )
+        if writer is None:
+            self.say(f"{file.name}: cells are saved as .csv, .xml or .json.")
+            return
+        try:
+            data, attributes, _ = self.cells.layer.as_layer_data_tuple()
+            written = [Path(name) for name in writer(str(file), data, attributes)]
+        except BloodcellsError as error:
+            report_error(error, "Saving the cells")
+            return
+        more = f" and {len(written) - 1} more" if len(written) > 1 else ""
+        self.say(f"The cells are in {written[0].name}{more}." if written else "There is no cell to save.")
 
     def let_go(self) -> None:
         """Stop what runs and let go of the viewer; every review is in its journal."""
@@ -248,6 +269,15 @@ class CountWidget(DockedWidget):
             self.viewer.layers.selection.active = self.cells.layer
             self.cells.layer.mode = "add_rectangle"
             self.say("Drag a frame around the cell.")
+
+    def _ask_file(self) -> None:
+        kinds = "Cells with their classes (*.csv);;VOC XML (*.xml);;COCO JSON (*.json)"
+        name, kind = QFileDialog.getSaveFileName(
+            self, "Save the cells", "cells.csv", kinds, options=QFileDialog.Option.DontConfirmOverwrite
+        )  # a file of that name is put aside
+        if name:
+            file = Path(name)
+            self.save_cells(file if file.suffix else file.with_suffix(kind[kind.index("*") + 1 : -1]))
 
     def _ask_report(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Folder for the report")

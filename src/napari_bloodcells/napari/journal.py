@@ -74,6 +74,8 @@ class Journal:
     path: Path
     review: Review
     trouble: Callable[[str], None] = _LOG.error
+    _written: int = -1
+    """Bytes of the file after the last line of this journal; another window may have written there since."""
 
     def start(self) -> None:
         """Write the review as it stands, whole or not at all, and append every change from now on.
@@ -100,6 +102,7 @@ class Journal:
                 f"{self.path.name}: the review cannot be kept ({error.strerror or error}); "
                 "name another folder in the preferences."
             ) from error
+        self._written = self.path.stat().st_size
         self.review.changed.connect(self._append, unique=True)
 
     def resume(self) -> None:
@@ -107,6 +110,7 @@ class Journal:
         if not self.path.read_bytes().endswith(b"\n"):
             with self.path.open("a", encoding="utf-8") as file:  # a crash cut the last line short
                 file.write("\n")
+        self._written = self.path.stat().st_size
         self.review.changed.connect(self._append, unique=True)
 
     def start_on_change(self) -> None:
@@ -130,10 +134,18 @@ class Journal:
         gone = [cell.id for cell in edit.removed]
         line = _line({"edit": edit.title, "time": self.review.now(), "cells": after, "removed": gone})
         try:
+            if self.path.stat().st_size != self._written:
+                self.stop()
+                self.trouble(
+                    f"{self.path.name}: was changed by another window or program; what you change here is not kept any "
+                    "more: save the cells to a file of your own, or close this image and open it again."
+                )
+                return
             with self.path.open("ab") as file:
                 file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
+            self._written += len(line)
         except OSError as error:
             self.stop()
             self.trouble(

@@ -46,10 +46,14 @@ class ReviewPanel(QWidget):
         self.report = _button(
             "Report \u2026", "Write the differential, with every cell and your corrections, as one HTML page."
         )
+        self.save = _button(
+            "Save \u2026",
+            "Save the cells with their classes: cells.csv, VOC XML or COCO JSON; nothing is written over.",
+        )
         self.undo.clicked.connect(lambda: self.cells and self.cells.review.undo())
         self.redo.clicked.connect(lambda: self.cells and self.cells.review.redo())
         row = QHBoxLayout()
-        for button in (self.draw, self.undo, self.redo, self.report):
+        for button in (self.draw, self.undo, self.redo, self.save, self.report):
             row.addWidget(button, 1)
         self._hint = QLabel("The cells appear here, class by class, the most uncertain first.")
         self._hint.setWordWrap(True)
@@ -100,7 +104,7 @@ class ReviewPanel(QWidget):
         self._hint.hide()
         self._layout.addWidget(class_bar)
         self._layout.addWidget(gallery, 1)
-        stops = [self.report, *class_bar.buttons.values(), gallery.which, gallery.confidence, gallery.view]
+        stops = [self.save, self.report, *class_bar.buttons.values(), gallery.which, gallery.confidence, gallery.view]
         for before, after in pairwise(stops):
             QWidget.setTabOrder(before, after)
         cells.review.changed.connect(self._tell_history)
@@ -116,6 +120,7 @@ class ReviewPanel(QWidget):
         """What undo and redo would do stands in their tooltips; they are grey where there is nothing."""
         review = None if self.cells is None else self.cells.review
         self.draw.setEnabled(review is not None)
+        self.save.setEnabled(review is not None)
         self.report.setEnabled(review is not None)
         for button, title, tip in (
             (self.undo, "" if review is None else review.undo_title, "Take back: {} (Ctrl+Z)."),
