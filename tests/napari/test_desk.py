@@ -329,3 +329,23 @@ def press(layer: Layer, key: str) -> None:
     handler.keymap_providers = [layer]
     handler.press_key(key)
     handler.release_key(key)
+
+
+def test_cells_that_stayed_when_their_image_was_removed_lie_on_it_when_it_is_opened_again(
+    bench: Bench, photo: Any, make_review: Any
+) -> None:
+    path = photo("a.png")
+    image = bench.photographs(path)
+    review = bench.count(image, make_review)
+    review.classify([1], "basophil")
+    bench.viewer.layers.remove(image)
+    again = bench.photographs(path)
+    cells = bench.restore(again)
+    assert cells is not None
+    assert cells.review is review
+    new = bench.count(again, make_review)
+    assert new.cell(1).name == "basophil"
+    new.classify([2], "monocyte")
+    kept = read_journal(path.with_name(f"a.png{SUFFIX}"))
+    assert [c.name for c in kept.cells] == ["basophil", "monocyte", "neutrophil"]
+    assert not any("open twice" in said for said in bench.said)

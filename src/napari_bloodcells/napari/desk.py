@@ -124,6 +124,10 @@ class Desk:
         if image not in self.viewer.layers or self.of_image(image) is not None:
             return
         path = self._path(fields)
+        if (left := self._left_alone(path)) is not None:
+            left.fields = fields
+            self.opened.emit(left)
+            return
         kept = None if self._twin(path) is not None else self._kept(path, fields)
         if kept is None:
             return
@@ -196,6 +200,14 @@ class Desk:
     def _twin(self, path: Path, layer: Shapes | None = None) -> Shapes | None:
         """The layer, other than ``layer``, whose changes go into the journal at ``path``."""
         return next((other for other, j in self._journals.items() if j.path == path and other is not layer), None)
+
+    def _left_alone(self, path: Path) -> CellLayer | None:
+        """The cells of the photograph whose journal is at ``path``, where they stayed when its image was taken away."""
+        for layer, journal in self._journals.items():
+            cells = self.layers[layer]
+            if journal.path == path and cells.fields is not None and cells.fields.layer not in self.viewer.layers:
+                return cells
+        return None
 
     def _adding(self, review: Review, fields: Fields, journal: Journal | None, fresh: bool | None) -> Iterator[None]:
         data, keywords = first_part(review, fields)
