@@ -188,7 +188,8 @@ def test_a_picture_read_whole_is_not_read_again() -> None:
 
 def test_crops_of_one_name_are_kept_apart_as_far_as_letters_go(tmp_path: Path) -> None:
     for letter in ("", *"bcdefghijklmnopqrstuvwxyz"):
-        assert _free_name(tmp_path, "a_1").name == f"a_1{letter}.png"
+        assert _free_name(tmp_path, "a_1", ()).name == f"a_1{letter}.png"
         (tmp_path / f"a_1{letter}.png").touch()
     with pytest.raises(OutputError, match=r"a_1\.png: too many photographs of this name"):
-        _free_name(tmp_path, "a_1")
+        _free_name(tmp_path, "a_1", ())
+    assert _free_name(tmp_path, "b", {"b"}).name == "bb.png", "a crop of another class is called so"
