@@ -23,6 +23,26 @@ if TYPE_CHECKING:
 RED_CELL_UM = 7.5
 REVIEWED, MACHINE = "reviewed", "machine"
 """Who named a cell, as the file name of its crop says."""
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+    "test_simple": "test",
+}
+"""What publishers call the parts of their data, and which part each is."""
+
+
+def part_of(name: str) -> str | None:
+    """``train``, ``val`` or ``test`` where ``name`` is what publishers call such a part, else None.
+
+    >>> part_of("Valid"), part_of("Test Simple"), part_of("slides")
+    ('val', 'test', None)
+    """
+    return SPLITS.get(name.casefold().replace(" ", "_"))
 
 
 @dataclass(frozen=True)
@@ -141,8 +161,6 @@ class DataSet:
 
         Where no part has that name, the parts of other names for it are taken: ``test`` is also ``Testing``.
         """
-        from napari_bloodcells.core.datasets.folder import part_of  # which reads this module
-
         there = {s.split for s in self.samples if s.split} | {f.split for f in self.fields if f.split}
         wanted = {name for name in there if name.casefold() == split.casefold()}
         wanted = wanted or {name for name in there if part_of(name) and part_of(name) == part_of(split)}

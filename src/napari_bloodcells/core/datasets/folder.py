@@ -10,23 +10,13 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from napari_bloodcells.core.classes import CellClass, ClassScheme, fold, load_scheme, vocabulary
+from napari_bloodcells.core.datasets.base import SPLITS, part_of
 from napari_bloodcells.core.datasets.tables import ImageIndex, read_table
 from napari_bloodcells.core.errors import AnnotationError, DataSetError
 from napari_bloodcells.core.files import display_name, natural_key, read_regular, whole_text
 from napari_bloodcells.core.find import find_images
 from napari_bloodcells.core.groups import Grouping
 
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-    "test_simple": "test",
-}
-"""What publishers call the parts of their data, and which part each is."""
 _MAX_LIST = 10**7
 IGNORED = "ignore"
 """Label of a box over a white cell, or what may be one, that is neither asked for nor punished."""
@@ -172,15 +162,6 @@ class Folder:
 
     def _is_white(self, name: str) -> bool:
         return box_kind(name) is not None or self.knows(name) or _white_words().index(name) is not None
-
-
-def part_of(name: str) -> str | None:
-    """``train``, ``val`` or ``test`` where ``name`` is what publishers call such a part, else None.
-
-    >>> part_of("Valid"), part_of("Test Simple"), part_of("slides")
-    ('val', 'test', None)
-    """
-    return SPLITS.get(name.casefold().replace(" ", "_"))
 
 
 def listed_parts(root: Path, stems: set[str]) -> dict[str, str]:

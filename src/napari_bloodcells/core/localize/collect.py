@@ -26,8 +26,8 @@ from napari_bloodcells.core.boxes import Boxes, iou, touches_border
 from napari_bloodcells.core.central import central_box
 from napari_bloodcells.core.classes import load_scheme
 from napari_bloodcells.core.datasets import open_datasets
-from napari_bloodcells.core.datasets.base import DataSet, FieldTruth
-from napari_bloodcells.core.datasets.folder import listed_parts, part_of
+from napari_bloodcells.core.datasets.base import DataSet, FieldTruth, part_of
+from napari_bloodcells.core.datasets.folder import listed_parts
 from napari_bloodcells.core.datasets.load import TOLD
 from napari_bloodcells.core.errors import BloodcellsError, DataSetError, DataWarning
 from napari_bloodcells.core.find import find_images

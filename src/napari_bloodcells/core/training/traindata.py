@@ -21,7 +21,7 @@ from torch import Tensor
 from napari_bloodcells.core.classes import ClassScheme, load_scheme
 from napari_bloodcells.core.crops import CropSpec
 from napari_bloodcells.core.datasets import Data, DataSet, open_datasets
-from napari_bloodcells.core.datasets.folder import part_of
+from napari_bloodcells.core.datasets.base import part_of
 from napari_bloodcells.core.errors import DataSetError, DataWarning
 from napari_bloodcells.core.groups import grouped_split
 from napari_bloodcells.core.progress import Progress
