@@ -257,6 +257,38 @@ def test_a_copy_of_a_cell_layer_does_not_write_into_the_journal_of_the_first(
     assert [c.name for c in kept.cells] == ["basophil", "neutrophil", "eosinophil"]
 
 
+def test_a_copy_of_a_cell_layer_is_kept_when_the_first_was_removed(bench: Bench, photo: Any, make_review: Any) -> None:
+    path = photo("a.png")
+    review = bench.count(bench.photographs(path), make_review)
+    review.classify([1], "basophil")
+    (first,) = bench.desk.layers
+    copy = bench.viewer.add_layer(Layer.create(*first.as_layer_data_tuple()))
+    review.classify([3], "eosinophil")
+    bench.viewer.layers.remove(first)
+    assert "kept from now on" in bench.said[-1]
+    journal = path.with_name(f"a.png{SUFFIX}")
+    assert [c.name for c in read_journal(journal).cells] == ["basophil", "neutrophil", "eosinophil"]
+    bench.desk.layers[copy].review.classify([2], "monocyte")
+    assert [c.name for c in read_journal(journal).cells] == ["basophil", "monocyte", "neutrophil"]
+    aside = journal.with_name(f"{journal.name}~1")
+    assert [c.name for c in read_journal(aside).cells] == ["basophil", "neutrophil", "eosinophil"]
+
+
+def test_a_viewer_that_is_emptied_leaves_the_journal_to_the_first_of_two_layers(
+    bench: Bench, photo: Any, make_review: Any
+) -> None:
+    path = photo("a.png")
+    review = bench.count(bench.photographs(path), make_review)
+    (first,) = bench.desk.layers
+    bench.viewer.add_layer(Layer.create(*first.as_layer_data_tuple()))
+    review.classify([3], "eosinophil")
+    bench.viewer.layers.clear()
+    assert [p.name for p in path.parent.glob("*jsonl*")] == [f"a.png{SUFFIX}"]
+    cells = bench.restore(bench.photographs(path))
+    assert cells is not None
+    assert cells.review.cell(3).name == "eosinophil"
+
+
 def test_one_file_opened_as_two_images_has_one_journal(bench: Bench, photo: Any, make_review: Any) -> None:
     path = photo("a.png")
     images = [bench.photographs(path) for _ in range(2)]

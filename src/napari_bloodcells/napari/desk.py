@@ -307,7 +307,23 @@ class Desk:
             self.adopt(event.value)
 
     def _on_removed(self, event: Any) -> None:
+        journal = self._journals.get(event.value)
         self._let_go(event.value)
+        if journal is not None:
+            self._hand_on(journal.path, event.value.name)
+
+    def _hand_on(self, path: Path, gone: str) -> None:
+        """The journal of a layer that was removed goes to another one of its photograph, where there is one.
+
+        It begins with the next change there (the former journal is put aside): a viewer that is emptied layer by layer
+        leaves it as it is.
+        """
+        for layer, cells in self.layers.items():
+            if layer not in self._journals and cells.fields is not None and self._path(cells.fields) == path:
+                self._journals[layer] = Journal(path, cells.review, self.say)
+                self._keep(self._journals[layer], fresh=None)
+                self.say(f"{layer.name}: {gone} was removed, so what you change here is kept from now on.")
+                return
 
     def _let_go(self, layer: Any) -> None:
         cells = self.layers.pop(layer, None)
