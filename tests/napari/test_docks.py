@@ -145,3 +145,22 @@ def test_in_a_low_dock_nothing_lies_over_the_table(counted: tuple[Any, CountWidg
     assert table.mapTo(widget.table, QPoint(0, table.height())).y() <= remarks.y()
     assert remarks.y() + remarks.height() <= widget.table.height()
     shoot(viewer, "low_dock", widget)
+
+
+def test_three_docks_make_the_window_no_higher_than_the_screen_and_each_has_its_share(
+    counted: tuple[Any, CountWidget], qtbot: Any, shoot: Any
+) -> None:
+    viewer, widget = counted
+    window = viewer.window._qt_window
+    room = window.screen().availableGeometry().height()
+    window.resize(1300, room - 20)
+    widgets = [widget]
+    for name in ("Batch", "Train"):
+        widgets.append(viewer.window.add_plugin_dock_widget("napari-bloodcells", name)[1])
+        qtbot.wait(300)
+    shoot(viewer, "three_docks", widget)
+    assert window.height() <= room
+    assert all(w.height() >= min(200, room // 5) for w in widgets)
+    dock_of(widgets[2]).title.close_button.click()
+    qtbot.wait(300)
+    assert window.height() <= room

@@ -19,13 +19,15 @@ from napari.qt.threading import FunctionWorker, create_worker
 from napari.utils.notifications import show_error
 from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
-from qtpy.QtWidgets import QFrame, QLayout, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDockWidget, QFrame, QLayout, QScrollArea, QVBoxLayout, QWidget
 
 from napari_bloodcells.core.errors import BloodcellsError, Cancelled
 
 _LOG = logging.getLogger(__name__)
 _TICK_MS = 250
 _LEAST_HEIGHT = 400
+_AROUND, _AROUND_DOCK = 110, 30
+"""Pixels that a window needs besides its docks (its frame, menu and status bar), and each dock for its title."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ class DockedWidget(QWidget):
     """
 
     _content: QWidget | None = None
+    _is_placed = False
 
     def let_go(self) -> None:
         """Stop what runs and follow the viewer no longer; may be called again.  Here nothing does."""
@@ -171,11 +174,35 @@ class DockedWidget(QWidget):
         self._content = content
 
     def minimumSizeHint(self) -> QSize:
-        """All of it, up to a height: to an upper dock napari gives no more than this."""
+        """All of it, up to a height: to an upper dock napari gives no more than this.
+
+        Several in one window ask for less, so that the window does not get higher than the screen.
+        """
         least = super().minimumSizeHint()
         if self._content is not None:
-            least.setHeight(min(self._content.minimumSizeHint().height(), _LEAST_HEIGHT))
+            n = len(self._beside())
+            share = (self.screen().availableGeometry().height() - _AROUND) // n - _AROUND_DOCK
+            share = max(share, 100) if self._is_placed else 0  # until the others have made room
+            least.setHeight(min(self._content.minimumSizeHint().height(), _LEAST_HEIGHT, share))
         return least
+
+    def _beside(self) -> list[DockedWidget]:
+        """Those of its window, itself among them."""
+        window = self.window()
+        return [self, *(x for x in window.findChildren(DockedWidget) if x is not self and x.window() is window)]
+
+    def showEvent(self, event: Any) -> None:
+        super().showEvent(event)
+        QTimer.singleShot(0, lambda: isalive(self) and self._share_height())
+
+    def _share_height(self) -> None:
+        """Those of the window ask for their heights anew, as there is one more."""
+        self._is_placed = True
+        for widget in self._beside():
+            dock = widget.parentWidget()
+            if isinstance(dock, QDockWidget):  # keeps the height that it needed when it was a window of its own
+                dock.setMinimumHeight(0)
+            widget.updateGeometry()
 
     def closeEvent(self, event: Any) -> None:
         self.let_go()
