@@ -180,23 +180,31 @@ class DockedWidget(QWidget):
         """
         least = super().minimumSizeHint()
         if self._content is not None:
-            n = len(self._beside())
-            share = (self.screen().availableGeometry().height() - _AROUND) // n - _AROUND_DOCK
-            share = max(share, 100) if self._is_placed else 0  # until the others have made room
+            share = self._share() if self._is_placed else 0  # until the others have made room
             least.setHeight(min(self._content.minimumSizeHint().height(), _LEAST_HEIGHT, share))
         return least
 
     def _beside(self) -> list[DockedWidget]:
         """Those of its window, itself among them."""
         window = self.window()
-        return [self, *(x for x in window.findChildren(DockedWidget) if x is not self and x.window() is window)]
+        others = [] if window is None else window.findChildren(DockedWidget)
+        return [self, *(x for x in others if x is not self and x.window() is window)]
+
+    def _share(self) -> int:
+        """The height that each of its window can have at once on the screen."""
+        screen = self.screen()
+        if screen is None:
+            return _LEAST_HEIGHT
+        return max((screen.availableGeometry().height() - _AROUND) // len(self._beside()) - _AROUND_DOCK, 100)
 
     def showEvent(self, event: Any) -> None:
         super().showEvent(event)
-        QTimer.singleShot(0, lambda: isalive(self) and self._share_height())
+        QTimer.singleShot(0, lambda: self._share_height())
 
     def _share_height(self) -> None:
         """Those of the window ask for their heights anew, as there is one more."""
+        if not self._is_alive():
+            return
         self._is_placed = True
         for widget in self._beside():
             dock = widget.parentWidget()
@@ -213,8 +221,12 @@ class DockedWidget(QWidget):
         if event.type() == QEvent.Type.ParentChange and self.parentWidget() is None:
             QTimer.singleShot(0, lambda: self._left())  # a widget that is only moved has its next parent by then
 
+    def _is_alive(self) -> bool:
+        """Whether Qt still has it: a timer may ring after it was deleted."""
+        return bool(isalive(self))
+
     def _left(self) -> None:
-        if isalive(self) and self.parentWidget() is None and not self.isVisible():
+        if self._is_alive() and self.parentWidget() is None and not self.isVisible():
             self.let_go()
 
 
