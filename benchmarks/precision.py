@@ -22,7 +22,7 @@ import torch
 from napari_bloodcells.core import model
 from napari_bloodcells.core.bundle import load_model
 from napari_bloodcells.core.count import count
-from napari_bloodcells.core.localize import learned
+from napari_bloodcells.core.localize import maps
 
 NEAR = 10.0
 """Pixels by which the middle of one cell's box may differ between two counts."""
@@ -46,14 +46,14 @@ GPU = Machine("GPU without bfloat16", False, False)
 @contextmanager
 def as_on(machine: Machine) -> Iterator[None]:
     """Compute as that machine would."""
-    before = model.fast_bf16, learned.fast_bf16, learned.fast_int8
+    before = model.fast_bf16, maps.fast_bf16, maps.fast_int8
     model.fast_bf16 = lambda device: machine.names_bf16
-    learned.fast_bf16 = lambda device: machine.finds_bf16
-    learned.fast_int8 = lambda device: machine.finds_int8
+    maps.fast_bf16 = lambda device: machine.finds_bf16
+    maps.fast_int8 = lambda device: machine.finds_int8
     try:
         yield
     finally:
-        model.fast_bf16, learned.fast_bf16, learned.fast_int8 = before
+        model.fast_bf16, maps.fast_bf16, maps.fast_int8 = before
 
 
 def counted(images: Sequence[Path], machine: Machine, boxes: str) -> pd.DataFrame:
